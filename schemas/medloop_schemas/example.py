@@ -1,0 +1,46 @@
+"""Example labelled: an image, what was served for it and what the reader said, joined."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from medloop_schemas.event import Event
+from medloop_schemas.identity import Identifier, derive_id
+from medloop_schemas.image import Frame
+from medloop_schemas.label import MAX_CLASSES
+
+
+class ExampleLabelled(Event):
+    """A labelled image: what the learner trains on and the publisher judges by."""
+
+    event_type: ClassVar[str] = "medloop.example.labelled.v1"
+
+    image_id: Identifier
+    device_id: Identifier
+    site_id: Identifier
+    study_id: Identifier
+    image_sequence: int = Field(ge=0, description="the image's")
+    label_sequence: int = Field(ge=0, description="the label's: grows with every example of a device")
+    revision: int = Field(ge=1)
+    class_index: int = Field(ge=0, lt=MAX_CLASSES)
+    class_name: str = Field(min_length=1, max_length=64)
+    predicted_class: int = Field(ge=0, description="what was served")
+    model_version: Identifier = Field(description="which version served it")
+    frame: Frame
+
+    @property
+    def event_id(self) -> str:
+        """Derived from the image and the revision of its label."""
+        return derive_id("example", self.image_id, self.revision)
+
+    @property
+    def subject(self) -> str:
+        """The image."""
+        return self.image_id
+
+    @property
+    def key(self) -> str:
+        """The site: one learner sees all of a site's examples."""
+        return self.site_id

@@ -1,0 +1,1 @@
+"""The bus: one way to build a service and to run it on Kafka."""
