@@ -1,0 +1,108 @@
+# Every target sets up what it needs. `make` alone prints this help.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+MEDLOOP := $(BIN)/medloop
+SOURCES := schemas kernels model services tests benchmarks
+
+# Hospitals inspect TLS: trust the system's certificate store, under uv's new and old name for it.
+export UV_SYSTEM_CERTS := 1
+export UV_NATIVE_TLS := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# One thread a process: six services share the machine, and results must not depend on its size.
+export OMP_NUM_THREADS ?= 1
+
+DATA := $(abspath $(wildcard ../shared/data))
+ifneq ($(DATA),)
+export MEDLOOP_DATA ?= $(DATA)
+endif
+
+SCENARIO ?= data-drift
+
+.PHONY: help
+help: ## Print this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# --- set-up ---------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Create .venv with every service and the development tools
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "medloop needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11.")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+NATIVE := kernels/CMakeLists.txt $(wildcard kernels/medloop_kernels/cpu/*.cpp kernels/medloop_kernels/cpu/*.h)
+
+$(VENV)/.installed: $(UV) requirements.lock schemas/pyproject.toml kernels/pyproject.toml model/pyproject.toml services/pyproject.toml $(NATIVE)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+		-e schemas -e kernels -e model -e services
+	@touch $@
+
+.PHONY: lock
+lock: $(UV) ## Resolve the dependencies again and write requirements.lock
+	$(UV) lock --quiet --upgrade
+	$(UV) export --quiet --no-header --no-emit-workspace --no-emit-project --format requirements.txt \
+		--output-file requirements.lock >/dev/null
+
+# --- use ------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## Run the whole loop on a drifting stream; SCENARIO=data-drift|concept-drift|new-class|site-change
+	$(MEDLOOP) demo --scenario $(SCENARIO)
+
+.PHONY: contract
+contract: setup ## Generate AsyncAPI and JSON Schemas under schemas/contract
+	$(BIN)/python -m medloop_schemas.contract
+
+.PHONY: pretrained
+pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLOOP_DATA) and phantoms
+	$(MEDLOOP) pretrain --data $${MEDLOOP_DATA:?}/medmnist/pneumoniamnist.npz --seed 0 --name ward --out model/medloop_model/pretrained/pneumonia
+	$(MEDLOOP) pretrain --data phantom --seed 0 --name phantom --out model/medloop_model/pretrained/phantom
+
+.PHONY: bench
+bench: setup ## Benchmarks: each prints a ratio against a peer measured in the same run
+	for file in $$(find benchmarks -name 'bench_*.py' | sort); do $(BIN)/python $$file; done
+
+# --- checks ---------------------------------------------------------------------------------------------
+
+.PHONY: format
+format: setup ## Format and fix what can be fixed
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+.PHONY: lint
+lint: setup ## ruff, mypy --strict, import boundaries, compose file, Dockerfile
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy schemas/medloop_schemas kernels/medloop_kernels model/medloop_model services/medloop_services
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint deploy/docker/Dockerfile
+
+.PHONY: test
+test: setup ## Unit, integration and short fault tests, against a real broker
+	$(BIN)/pytest -m 'not slow'
+
+.PHONY: test-faults
+test-faults: setup ## All 20 kill -9 rounds of 2,000 events a service
+	MEDLOOP_FAULT_ROUNDS=20 $(BIN)/pytest tests/faults --timeout 2400
+
+.PHONY: test-slow
+test-slow: setup ## The loop closes: simulate and demo on every scenario, with a kill -9 of each service
+	$(BIN)/pytest -m slow --timeout 1200
+
+.PHONY: test-extras
+test-extras: setup ## Install each service's extra alone and import its app
+	$(BIN)/python tests/install_extras.py
+
+.PHONY: clean
+clean: ## Remove the virtual environment and what was built
+	rm -rf $(VENV) kernels/build .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
