@@ -1,0 +1,1 @@
+"""What happened and how well: the trace of a stream, the accuracy of models, the plots and the report."""

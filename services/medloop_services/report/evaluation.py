@@ -1,0 +1,108 @@
+"""How right a model is on a labelled set: accuracy, balanced accuracy, AUC, per class, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from medloop_model.engine import Engine
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A model's figures on one labelled set of n images, all in [0, 1]."""
+
+    n: int
+    accuracy: Interval
+    balanced_accuracy: Interval
+    auc: float | None
+    recall: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain types, for orjson."""
+        return asdict(self)
+
+
+def predict(engine: Engine, images: Images) -> npt.NDArray[np.float32]:
+    """Return the class probabilities (B, n) of images (B, H, W) or (B, H, W, 3)."""
+    logits = np.concatenate([engine(images[i : i + BATCH]).logits for i in range(0, len(images), BATCH)])
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def evaluate(engine: Engine, images: Images, labels: Labels, class_names: tuple[str, ...]) -> Evaluation:
+    """Measure an engine on images (N, …) with labels (N,); a class that the model lacks counts as wrong."""
+    return score(predict(engine, images), labels, class_names)
+
+
+def score(
+    probabilities: npt.NDArray[np.float32], labels: Labels, class_names: tuple[str, ...], seed: int = 0
+) -> Evaluation:
+    """Measure probabilities (N, n) against labels (N,); intervals from 1,000 seeded bootstrap draws."""
+    predicted = probabilities.argmax(axis=1)
+    correct = predicted == labels
+    present = np.unique(labels)
+    return Evaluation(
+        n=len(labels),
+        accuracy=_bootstrap(lambda index: float(correct[index].mean()), len(labels), seed),
+        balanced_accuracy=_bootstrap(
+            lambda index: balanced_accuracy(predicted[index], labels[index]), len(labels), seed
+        ),
+        auc=_auc(probabilities, labels),
+        recall={_name(class_names, int(c)): float(correct[labels == c].mean()) for c in present},
+    )
+
+
+def balanced_accuracy(predicted: npt.NDArray[np.int64], labels: Labels) -> float:
+    """Return the mean over the classes present of the share that is recognised."""
+    return float(np.mean([(predicted[labels == c] == c).mean() for c in np.unique(labels)]))
+
+
+def _name(class_names: tuple[str, ...], index: int) -> str:
+    return class_names[index] if index < len(class_names) else f"class {index}"
+
+
+def _bootstrap(figure: Callable[[npt.NDArray[np.int64]], float], n: int, seed: int) -> Interval:
+    generator = np.random.default_rng(seed)
+    draws = [figure(generator.integers(0, n, n)) for _ in range(1000)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(figure(np.arange(n)), float(low), float(high))
+
+
+def _auc(probabilities: npt.NDArray[np.float32], labels: Labels) -> float | None:
+    """Mean one-against-rest area under the ROC curve (Mann-Whitney U); None where a class is missing."""
+    areas = []
+    for index in range(probabilities.shape[1]):
+        positive = labels == index
+        if positive.all() or not positive.any():
+            return None
+        ranks = _average_ranks(probabilities[:, index])
+        pairs = positive.sum() * (~positive).sum()
+        areas.append((ranks[positive].sum() - positive.sum() * (positive.sum() + 1) / 2) / pairs)
+    return float(np.mean(areas))
+
+
+def _average_ranks(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Ranks from 1, ties sharing their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: npt.NDArray[np.float64] = ((2 * last - counts + 1) / 2)[inverse]
+    return ranks
