@@ -1,4 +1,4 @@
-"""What monitoring measures of images and of how a model answers them, and the reference it is held against."""
+"""What monitoring measures of images and of a model's answers, and the reference they are held against."""
 
 from medloop_model.statistics.activation import activation_statistics
 from medloop_model.statistics.augmentation import moved_by_one_pixel

@@ -33,12 +33,12 @@ def data_statistics(images: NDArray[np.uint8]) -> dict[str, FloatArray]:
     """
     colours = _with_colours(images)
     grey_BHW = colours @ LUMINANCE if colours.shape[-1] == 3 else colours[..., 0]
-    statistics = {
+    statistics: dict[str, FloatArray] = {
         **_tone(grey_BHW),
         "noise": _noise(grey_BHW),
         "sharpness": _sharpness(grey_BHW),
         "blockiness": _blockiness(grey_BHW),
-        "clipped": np.mean((colours <= 0) | (colours >= 1), axis=(1, 2, 3), dtype=np.float32),
+        "clipped": np.asarray(((colours <= 0) | (colours >= 1)).mean((1, 2, 3)), np.float32),
         "histogram_entropy": _histogram_entropy(grey_BHW),
     }
     if colours.shape[-1] == 3:
@@ -82,10 +82,10 @@ def _noise(grey_BHW: FloatArray) -> FloatArray:
 
 def _sharpness(grey_BHW: FloatArray) -> FloatArray:
     """Mean magnitude of the four-neighbour Laplacian: falls with blur, rises with noise."""
-    neighbours = (
-        grey_BHW[:, :-2, 1:-1] + grey_BHW[:, 2:, 1:-1] + grey_BHW[:, 1:-1, :-2] + grey_BHW[:, 1:-1, 2:]
-    )
-    sharpness: FloatArray = np.abs(neighbours - 4 * grey_BHW[:, 1:-1, 1:-1]).mean((1, 2))
+    above_and_below = grey_BHW[:, :-2, 1:-1] + grey_BHW[:, 2:, 1:-1]
+    left_and_right = grey_BHW[:, 1:-1, :-2] + grey_BHW[:, 1:-1, 2:]
+    laplacian = above_and_below + left_and_right - 4 * grey_BHW[:, 1:-1, 1:-1]
+    sharpness: FloatArray = np.abs(laplacian).mean((1, 2))
     return sharpness
 
 

@@ -1,4 +1,4 @@
-"""Decision layer: how sure a model is of its answer, and whether a harmless change of the image changes it."""
+"""Decision layer: how sure a model is of its answer, and whether a harmless change of the image moves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference: what all four layers look like where the model is known to be right. It travels in the package.
+"""The reference: what all four layers look like before anything drifts. It travels in the package.
 
 Shapes: n reference images, m of them with embeddings, d embedding width, k classes.
 """
@@ -59,7 +59,7 @@ class Reference:
     """Row i of every array is the same image.
 
     Attributes:
-        scalars: `layer.statistic`, such as `data.noise` → float32 (n,); layers are data, decision, activation.
+        scalars: `layer.statistic`, such as `data.noise` → float32 (n,), of the layers in `LAYERS`.
         embedding: float32 (m, d), the first m images' embeddings.
         predicted: int64 (n,), the model's class of each image.
         wrong: bool (n,), whether the reader disagrees.
