@@ -59,14 +59,14 @@ def _with_colours(images: NDArray[np.uint8]) -> FloatArray:
 
 
 def _tone(grey_BHW: FloatArray) -> dict[str, FloatArray]:
-    flat = grey_BHW.reshape(len(grey_BHW), -1)
-    dark, middle, bright = np.quantile(flat, (0.05, 0.5, 0.95), axis=1).astype(np.float32)
+    ascending = np.sort(grey_BHW.reshape(len(grey_BHW), -1), axis=1)
+    last = ascending.shape[1] - 1
     return {
-        "intensity": flat.mean(1),
-        "contrast": flat.std(1),
-        "tone_p05": dark,
-        "tone_p50": middle,
-        "tone_p95": bright,
+        "intensity": ascending.mean(1),
+        "contrast": ascending.std(1),
+        "tone_p05": ascending[:, round(0.05 * last)],
+        "tone_p50": ascending[:, round(0.5 * last)],
+        "tone_p95": ascending[:, round(0.95 * last)],
     }
 
 
@@ -108,7 +108,9 @@ def _histogram_entropy(grey_BHW: FloatArray) -> FloatArray:
     bins += np.arange(len(flat))[:, np.newaxis] * HISTOGRAM_BINS
     counts = np.bincount(bins.ravel(), minlength=len(flat) * HISTOGRAM_BINS).reshape(-1, HISTOGRAM_BINS)
     share = counts / flat.shape[1]
-    entropy: FloatArray = -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1).astype(np.float32)
+    entropy: FloatArray = (
+        -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1).astype(np.float32) + 0.0
+    )
     return entropy
 
 
