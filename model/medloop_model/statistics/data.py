@@ -108,9 +108,7 @@ def _histogram_entropy(grey_BHW: FloatArray) -> FloatArray:
     bins += np.arange(len(flat))[:, np.newaxis] * HISTOGRAM_BINS
     counts = np.bincount(bins.ravel(), minlength=len(flat) * HISTOGRAM_BINS).reshape(-1, HISTOGRAM_BINS)
     share = counts / flat.shape[1]
-    entropy: FloatArray = (
-        -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1).astype(np.float32) + 0.0
-    )
+    entropy: FloatArray = np.sum(share * -np.log(np.where(share > 0, share, 1)), axis=1).astype(np.float32)
     return entropy
 
 
