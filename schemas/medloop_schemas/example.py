@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar
 
 from pydantic import Field
@@ -10,6 +11,14 @@ from medloop_schemas.event import Event
 from medloop_schemas.identity import Identifier, derive_id
 from medloop_schemas.image import Frame
 from medloop_schemas.label import MAX_CLASSES
+
+HELD_BACK_ONE_IN = 4
+"""Every fourth study or so is kept for judging and never trained on."""
+
+
+def held_back(study_id: str) -> bool:
+    """Return whether a study is held back for the publisher; images of one study are never divided."""
+    return int(hashlib.sha256(study_id.encode()).hexdigest()[:8], 16) % HELD_BACK_ONE_IN == 0
 
 
 class ExampleLabelled(Event):
@@ -29,6 +38,11 @@ class ExampleLabelled(Event):
     predicted_class: int = Field(ge=0, description="what was served")
     model_version: Identifier = Field(description="which version served it")
     frame: Frame
+
+    @property
+    def held_back(self) -> bool:
+        """Whether this example judges candidates and so is never trained on."""
+        return held_back(self.study_id)
 
     @property
     def event_id(self) -> str:

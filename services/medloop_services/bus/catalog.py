@@ -69,7 +69,7 @@ class ReleaseCatalog:
         return None if site is None else site.canary
 
     def release_of(self, version: str) -> ReleaseChanged | None:
-        """Return the last decision on a version, at any site: it says where the package is. None if unknown."""
+        """Return the last decision on a version at any site, which says where its package is, or None."""
         return self._versions.get(version)
 
     def sites(self) -> tuple[str, ...]:

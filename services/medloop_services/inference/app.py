@@ -1,0 +1,61 @@
+"""Inference's composition: images in, predictions out, releases followed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from medloop_model.checkpoint import load_package
+from medloop_model.engine import Engine
+from medloop_schemas import ImageAcquired, PredictionMade, ReleaseChanged
+
+from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.bus.context import Context
+from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.processor import Follower, MapProcessor, Service
+from medloop_services.inference.models import Model, ModelShelf
+from medloop_services.inference.serving import Server
+from medloop_services.inference.settings import InferenceSettings
+
+
+def build(context: Context) -> Service:
+    """Return the service."""
+    settings = context.load(InferenceSettings)
+    catalog = ReleaseCatalog()
+    server = Server(
+        catalog=catalog,
+        shelf=ModelShelf(
+            load=partial(load_model, context.artifacts),
+            release_of=catalog.release_of,
+            capacity=settings.models_kept,
+        ),
+        pixels_of=partial(pixels_of, files=context.artifacts),
+        batch_images=settings.batch_images,
+    )
+    return Service(
+        name="inference",
+        processors=(
+            MapProcessor(
+                name="inference", inputs=(ImageAcquired,), outputs=(PredictionMade,), map=server.predict
+            ),
+        ),
+        followers=(Follower(ReleaseChanged, catalog.apply),),
+        waiting_for=catalog.waiting_for,
+    )
+
+
+def load_model(artifacts: ArtifactStore, release: ReleaseChanged) -> Model:
+    """Return the model of a release, its package fetched and checked against the release's digest.
+
+    Raises:
+        CorruptArtifact, ModelError: the package is broken.
+        TransientError: the store is away.
+    """
+    package = load_package(artifacts.fetch(release.package))
+    architecture = package.architecture
+    side, channels = architecture.image_size, architecture.channels
+    return Model(
+        classes=architecture.classes,
+        image_shape=(side, side) if channels == 1 else (side, side, channels),
+        run=Engine(package),
+    )

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from medloop_schemas import Frame, InvalidEvent
+from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.frames import pixels_of
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "store"), cache=tmp_path / "cache")
+
+
+def test_inline_pixels_keep_their_order(files: ArtifactStore) -> None:
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    assert np.array_equal(pixels_of(Frame.inline(grey.tobytes(), height=2, width=3), files), grey)
+    frame = Frame.inline(colour.tobytes(), height=2, width=3, channels=3)
+    assert np.array_equal(pixels_of(frame, files), colour)
+
+
+def referenced(path: Path, content: bytes, claimed: bytes) -> Frame:
+    path.write_bytes(content)
+    return Frame(height=2, width=3, url=path.as_uri(), sha256=hashlib.sha256(claimed).hexdigest())
+
+
+def test_a_reference_is_fetched(files: ArtifactStore, tmp_path: Path) -> None:
+    frame = referenced(tmp_path / "frame.raw", b"abcdef", b"abcdef")
+    assert pixels_of(frame, files).tobytes() == b"abcdef"
+
+
+def test_a_reference_with_other_bytes_is_refused(files: ArtifactStore, tmp_path: Path) -> None:
+    frame = referenced(tmp_path / "frame.raw", b"abcdef", b"ABCDEF")
+    with pytest.raises(InvalidEvent, match=r"frame\.raw"):
+        pixels_of(frame, files)
+
+
+def test_a_reference_of_another_size_is_refused(files: ArtifactStore, tmp_path: Path) -> None:
+    frame = referenced(tmp_path / "frame.raw", b"abcde", b"abcde")
+    with pytest.raises(InvalidEvent) as refused:
+        pixels_of(frame, files)
+    assert refused.value.code == "size"
+
+
+def test_padded_base64_can_be_short_of_a_byte(files: ArtifactStore) -> None:
+    frame = Frame(height=1, width=2, data="YQ==")  # one byte, where two are claimed
+    with pytest.raises(InvalidEvent) as refused:
+        pixels_of(frame, files)
+    assert refused.value.code == "size"
