@@ -63,9 +63,9 @@ class Trace:
     times: list[datetime] = field(default_factory=list)
     served: dict[str, Served] = field(default_factory=dict)
     truth: dict[str, int] = field(default_factory=dict)
-    correct_at: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    right: dict[str, bool] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
-    images: set[str] = field(default_factory=set)
+    images: dict[str, datetime] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
     measured_twice: set[str] = field(default_factory=set)
     levels: list[Level] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Trace:
     @_fold.register
     def _(self, event: ImageAcquired, seconds: float) -> None:
         if event.image_id not in self.images:
-            self.images.add(event.image_id)
+            self.images[event.image_id] = event.time
             if self.times and event.time < self.times[-1]:
                 self.times.insert(bisect_right(self.times, event.time), event.time)
             else:
@@ -142,8 +142,7 @@ class Trace:
     @_fold.register
     def _(self, event: ExampleLabelled, seconds: float) -> None:
         self.truth[event.image_id] = event.class_index
-        right = event.class_index == event.predicted_class
-        self.correct_at[event.image_id] = (self.position(event.time), right)
+        self.right[event.image_id] = event.class_index == event.predicted_class
 
     @_fold.register
     def _(self, event: CandidateTrained, seconds: float) -> None:
@@ -191,7 +190,7 @@ class Trace:
     @property
     def lost(self) -> int:
         """Images with neither a prediction nor a dead letter, and labels of served images not joined."""
-        unserved = len(self.images) - len(self.served.keys() & self.images)
+        unserved = len(self.images) - len(self.served.keys() & self.images.keys())
         unjoined = len((self.labels & self.served.keys()) - self.truth.keys())
         return max(0, unserved + unjoined - len(self.dead_letters))
 
@@ -206,12 +205,13 @@ class Trace:
 
     def rolling_accuracy(self, window: int = 64) -> list[tuple[int, float]]:
         """Return (position, accuracy over the last `window` labelled images up to there), by position."""
-        results = sorted(self.correct_at.values())
-        right = [int(correct) for _, correct in results]
+        known = self.right.keys() & self.images.keys()
+        results = sorted((self.position(self.images[image]), image, self.right[image]) for image in known)
+        right = [int(correct) for _, _, correct in results]
         points = []
         total = 0
-        for index, (position, correct) in enumerate(results):
-            total += int(correct)
+        for index, (position, _, _) in enumerate(results):
+            total += right[index]
             if index >= window:
                 total -= right[index - window]
             if index >= window // 2:
