@@ -102,11 +102,11 @@ def draw_exposures(label: int, count: int, generator: np.random.Generator) -> Ex
     chest = _Chest.draw(count, generator)
     exposure = chest.exposure()
     if CLASS_NAMES[label] == "opacity":
-        exposure = exposure + chest.lung_shadows(generator, contrast=(0.12, 0.34), size=(0.16, 0.34), most=3)
+        exposure = exposure + chest.lung_shadows(generator, contrast=(0.20, 0.46), size=(0.16, 0.34), most=3)
     elif CLASS_NAMES[label] == "nodule":
         exposure = exposure + chest.lung_shadows(generator, contrast=(0.55, 0.80), size=(0.07, 0.10), most=1)
     # Vessels and overlapping tissue: what makes a normal chest look like a faint opacity.
-    exposure = exposure + chest.lung_shadows(generator, contrast=(0.0, 0.18), size=(0.10, 0.26), most=3)
+    exposure = exposure + chest.lung_shadows(generator, contrast=(0.0, 0.14), size=(0.10, 0.24), most=3)
     return np.clip(exposure, 0, 1).astype(np.float32)
 
 
