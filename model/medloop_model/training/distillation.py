@@ -1,0 +1,48 @@
+"""Knowledge distillation: learn the labels without forgetting how the teacher weighs the classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def distillation_loss(
+    student_BN: Tensor,
+    teacher_BN: Tensor,
+    labels_B: Tensor,
+    *,
+    alpha: float,
+    temperature: float,
+    trusted_B: Tensor | None = None,
+) -> Tensor:
+    """α·CE(y, student) + (1−α)·T²·KL(teacher ‖ student) on logits (Hinton et al., arXiv 1503.02531, §2).
+
+    Args:
+        student_BN: student's logits.
+        teacher_BN: teacher's logits; may have fewer classes than the student, whose first ones are meant.
+        labels_B: true classes, int64.
+        alpha: weight of the labels, 0 to 1.
+        temperature: T, softens both distributions.
+        trusted_B: bool; where False the teacher is not followed and the label alone has full weight.
+    """
+    label_loss_B = functional.cross_entropy(student_BN, labels_B, reduction="none")
+    known = teacher_BN.shape[1]
+    divergence_B = functional.kl_div(
+        (student_BN[:, :known] / temperature).log_softmax(dim=1),
+        (teacher_BN / temperature).log_softmax(dim=1),
+        log_target=True,
+        reduction="none",
+    ).sum(dim=1)
+    mixed_B = alpha * label_loss_B + (1 - alpha) * temperature**2 * divergence_B
+    if trusted_B is not None:
+        mixed_B = torch.where(trusted_B, mixed_B, label_loss_B)
+    return mixed_B.mean()
+
+
+def agrees_with_label(teacher_BN: Tensor, labels_B: Tensor) -> Tensor:
+    """Where the teacher's class is the label's (bool, (B,)).
+
+    Elsewhere the teacher is wrong or keeps to an old reading policy, and following it would fight the label.
+    """
+    return teacher_BN.argmax(dim=1) == labels_B

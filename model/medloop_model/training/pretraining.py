@@ -1,0 +1,240 @@
+"""Pretraining at home: a full-precision teacher, then the ternary student that learns from it.
+
+The student starts from the teacher's weights and is trained on labels and the teacher's logits together.
+Everything counts steps and draws from seeded generators: the same images and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from medloop_model.accuracy import accuracy, balanced_accuracy
+from medloop_model.architecture import Architecture
+from medloop_model.checkpoint import ModelPackage
+from medloop_model.network import BiTMedViT
+from medloop_model.training.distillation import distillation_loss
+from medloop_model.training.ewc import fisher_diagonal, normalise_fisher
+from medloop_model.training.export import export_package, export_teacher
+from medloop_model.training.images import augment, draw_balanced, to_labels, to_pixels
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.integer]
+Progress = Callable[[str, int, int, float], None]
+"""Called after every step with the stage's name, steps done, steps in all and the loss."""
+
+Loss = Callable[[BiTMedViT, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """How the teacher and the student are trained.
+
+    Args:
+        seed: of initial weights, batches and augmentation.
+        teacher_steps, student_steps: optimiser steps.
+        batch_size: images a step, drawn so that classes are balanced.
+        teacher_learning_rate, student_learning_rate: peak rates of AdamW.
+        teacher_weight_decay: of the teacher's matrices; the student has none, its weights being rounded.
+        warm_up: share of the steps in which the rate rises from 0.
+        alpha: weight of the labels beside the teacher's logits.
+        temperature: T of the distillation.
+        fisher_images: training images that the Fisher information is measured on.
+        threads: of torch; another number may round differently.
+    """
+
+    seed: int = 0
+    teacher_steps: int = 400
+    student_steps: int = 500
+    batch_size: int = 64
+    teacher_learning_rate: float = 1e-3
+    student_learning_rate: float = 1.5e-3
+    teacher_weight_decay: float = 0.05
+    warm_up: float = 0.08
+    alpha: float = 0.5
+    temperature: float = 2.0
+    fisher_images: int = 256
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What pretraining makes.
+
+    Args:
+        package: the ternary student with latent weights and Fisher information, without a reference.
+        teacher: the full-precision teacher.
+    """
+
+    package: ModelPackage
+    teacher: ModelPackage
+
+
+def pretrain(
+    train_images: Images,
+    train_labels: Labels,
+    validation_images: Images,
+    validation_labels: Labels,
+    architecture: Architecture,
+    *,
+    settings: PretrainSettings,
+    progress: Progress | None = None,
+) -> Pretrained:
+    """Train a teacher and its student; their provenance holds settings and validation accuracy.
+
+    Args:
+        train_images: uint8 (n, H, W) or (n, H, W, C).
+        train_labels: (n,) indices of architecture.classes.
+        validation_images, validation_labels: only measured on.
+        architecture: of the student; the teacher has the same in full precision.
+        settings: how.
+        progress: told about every step.
+
+    Raises:
+        ShapeError: images or labels don't fit the architecture.
+    """
+    torch.set_num_threads(settings.threads)
+    pixels = to_pixels(train_images, architecture)
+    labels = to_labels(train_labels, architecture)
+    report = progress or (lambda stage, step, steps, loss: None)
+
+    teacher = BiTMedViT(architecture.full_precision(), settings.seed)
+    fit(
+        teacher,
+        pixels,
+        labels,
+        _label_loss,
+        steps=settings.teacher_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.teacher_learning_rate,
+        weight_decay=settings.teacher_weight_decay,
+        warm_up=settings.warm_up,
+        seed=settings.seed,
+        after_step=lambda step, loss: report("teacher", step, settings.teacher_steps, loss),
+    )
+    student = BiTMedViT(architecture)
+    student.load_state_dict(teacher.state_dict())
+    fit(
+        student,
+        pixels,
+        labels,
+        _taught_by(teacher, settings),
+        steps=settings.student_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.student_learning_rate,
+        weight_decay=0.0,
+        warm_up=settings.warm_up,
+        seed=settings.seed + 1,
+        after_step=lambda step, loss: report("student", step, settings.student_steps, loss),
+    )
+    generator = torch.Generator().manual_seed(settings.seed + 2)
+    representative = torch.randperm(len(labels), generator=generator)[: settings.fisher_images]
+    fisher = normalise_fisher(fisher_diagonal(student, pixels[representative], generator))
+
+    def provenance(network: BiTMedViT) -> dict[str, object]:
+        predicted = predict(network, validation_images).argmax(axis=1)
+        truth = np.asarray(validation_labels).reshape(-1)
+        return {
+            "seed": settings.seed,
+            "pretraining": asdict(settings),
+            "training_images": len(labels),
+            "validation_accuracy": round(accuracy(predicted, truth), 4),
+            "validation_balanced_accuracy": round(balanced_accuracy(predicted, truth), 4),
+        }
+
+    return Pretrained(
+        package=export_package(
+            student,
+            provenance(student),
+            fisher={name: tensor.numpy().astype(np.float16) for name, tensor in fisher.items()},
+        ),
+        teacher=export_teacher(teacher, provenance(teacher)),
+    )
+
+
+def fit(
+    network: BiTMedViT,
+    pixels_BHWC: Tensor,
+    labels_B: Tensor,
+    loss_of: Loss,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    warm_up: float,
+    seed: int,
+    after_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """AdamW on class-balanced augmented batches under a warmed-up cosine rate; changes the network.
+
+    Args:
+        network: trained in place.
+        pixels_BHWC: float32 in [0, 1].
+        labels_B: int64.
+        loss_of: scalar loss of (network, pixels, labels).
+        steps, batch_size, learning_rate, weight_decay, warm_up: as in `PretrainSettings`.
+        seed: of batches and augmentation.
+        after_step: told the number of steps done and the loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+    network.train()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * warmed_up_cosine(step / steps, warm_up)
+        batch = draw_balanced(labels_B, batch_size, generator)
+        loss = loss_of(network, augment(pixels_BHWC[batch], generator), labels_B[batch])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        if after_step:
+            after_step(step + 1, loss.item())
+    network.eval()
+
+
+def warmed_up_cosine(done: float, warm_up: float) -> float:
+    """Share of the peak rate when a share `done` of the steps is over: a linear rise, then half a cosine."""
+    rising = min(1.0, (done + 1e-3) / warm_up) if warm_up else 1.0
+    return rising * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def predict(network: BiTMedViT, images: Images, batch_size: int = 128) -> NDArray[np.float32]:
+    """Logits (n, classes) of images, without augmentation.
+
+    Raises:
+        ShapeError: images don't fit the network.
+    """
+    parts = [
+        network(to_pixels(images[start : start + batch_size], network.architecture)).numpy()
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, len(network.architecture.classes)), np.float32)
+
+
+def _label_loss(network: BiTMedViT, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+    return functional.cross_entropy(network(pixels_BHWC), labels_B)
+
+
+def _taught_by(teacher: BiTMedViT, settings: PretrainSettings) -> Loss:
+    def loss_of(network: BiTMedViT, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+        with torch.no_grad():
+            teacher_BN = teacher(pixels_BHWC)
+        return distillation_loss(
+            network(pixels_BHWC), teacher_BN, labels_B, alpha=settings.alpha, temperature=settings.temperature
+        )
+
+    return loss_of
