@@ -1,0 +1,74 @@
+"""The C++ back end: one extension module, several instruction sets, the best one chosen at run time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medloop_kernels.backend import Operations
+from medloop_kernels.errors import BackendUnavailable, NonFiniteInput
+
+try:
+    from medloop_kernels.cpu import _ternary
+except ImportError as missing:
+    _ternary = None  # type: ignore[assignment]
+    _MISSING: ImportError | None = missing
+else:
+    _MISSING = None
+
+
+def variant_names() -> list[str]:
+    """Instruction sets in this build that this processor runs, best first; none without the extension."""
+    return [variant.name for variant in _ternary.variants()] if _MISSING is None else []
+
+
+def implementation(name: str | None) -> _ternary.Variant:
+    """The kernels for one instruction set, or the best ones where `name` is None.
+
+    Raises:
+        BackendUnavailable: the extension is not built, or it has no such instruction set here.
+    """
+    if _MISSING is not None:
+        raise BackendUnavailable(
+            f"the C++ kernels are not built ({_MISSING}): install medloop-kernels, "
+            "or set MEDLOOP_KERNELS=reference to run on numpy."
+        )
+    for variant in _ternary.variants():
+        if name in (None, variant.name):
+            return variant
+    raise BackendUnavailable(
+        f"the C++ kernels cannot run {name!r} here: choose one of {', '.join(variant_names())}."
+    )
+
+
+def operations(variant: _ternary.Variant) -> Operations:
+    """The three operations of one instruction set, with a NaN reported as this package's own error."""
+
+    def quantize(
+        x: NDArray[np.float32], norm_weight: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        codes = np.empty(x.shape, dtype=np.int8)
+        step = np.empty(x.shape[0], dtype=np.float32)
+        if not variant.quantize(x, norm_weight, codes, step):
+            raise NonFiniteInput("an activation is NaN or infinite: the weights of this layer are damaged.")
+        return codes, step
+
+    def ternary_matmul(codes: NDArray[np.int8], packed: NDArray[np.uint8]) -> NDArray[np.int32]:
+        sums = np.empty((codes.shape[0], packed.shape[0]), dtype=np.int32)
+        variant.ternary_matmul(codes, packed, sums)
+        return sums
+
+    def ternary_linear(
+        codes: NDArray[np.int8],
+        step: NDArray[np.float32],
+        packed: NDArray[np.uint8],
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        gelu: bool,
+    ) -> NDArray[np.float32]:
+        y = np.empty((codes.shape[0], packed.shape[0]), dtype=np.float32)
+        variant.ternary_linear(codes, step, packed, scale, bias, gelu, y)
+        return y
+
+    return Operations(quantize, ternary_matmul, ternary_linear)

@@ -1,0 +1,56 @@
+// The face between the bindings and the instruction sets: plain pointers, one table of functions a set.
+//
+// M tokens, K inputs, N outputs. Weights are in the packed format of layout.py, whose row takes
+// packed_width(K) bytes. Every matrix is row-major and without gaps. The caller has checked all sizes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace medloop {
+
+constexpr std::size_t kBlockCodes = 128;  // columns in a block of the packed format
+constexpr std::size_t kBlockBytes = 32;   // bytes such a block takes
+constexpr std::size_t kQuad = 4;          // neighbouring columns handled as one 32-bit word
+constexpr std::size_t kBlockQuads = kBlockCodes / kQuad;
+constexpr std::size_t kPanel = 16;  // outputs computed side by side
+constexpr std::size_t kTile = 4;    // tokens computed side by side
+
+constexpr std::size_t quads(std::size_t columns) { return (columns + kQuad - 1) / kQuad; }
+
+constexpr std::size_t packed_width(std::size_t columns) {
+    return (columns + kBlockCodes - 1) / kBlockCodes * kBlockBytes;
+}
+
+struct Product {
+    std::size_t tokens, inputs, outputs;
+    const std::int8_t* codes;     // (M, K)
+    const std::uint8_t* packed;   // (N, packed_width(K))
+    // Working memory, owned by the caller so that no instruction set's file instantiates a container.
+    std::uint8_t* panel;          // quads(K) * kPanel * kQuad bytes: the decoded weights of one panel
+    std::int8_t* rows;            // M * quads(K) * kQuad bytes: the codes, padded with zeros to whole quads
+    std::int32_t* row_sums;       // M
+};
+
+struct Epilogue {
+    const float* step;   // (M,)
+    const float* scale;  // (N,)
+    const float* bias;   // (N,)
+    bool gelu;
+};
+
+struct Variant {
+    const char* name;
+    // RMS norm and int8 codes of x (M, K); false if a value is NaN or infinite.
+    bool (*quantize)(const float* x, const float* norm_weight, std::size_t tokens, std::size_t inputs,
+                     std::int8_t* codes, float* step);
+    void (*matmul)(const Product& product, std::int32_t* sums);
+    void (*linear)(const Product& product, const Epilogue& epilogue, float* y);
+};
+
+// Null where the build or the processor lacks the instruction set.
+const Variant* avx2_variant();
+const Variant* neon_variant();
+const Variant* generic_variant();
+
+}  // namespace medloop

@@ -1,0 +1,40 @@
+"""The errors of the arithmetic.
+
+KernelError               has a stable `code`; its text says what to do
+├── LayoutError           the packed bytes are not what layout.py describes
+├── ShapeError            operands do not fit each other, or have the wrong dtype or memory order
+├── NonFiniteInput        a NaN or an infinity reached the quantizer
+└── BackendUnavailable    the chosen back end does not exist or cannot run on this machine
+"""
+
+from __future__ import annotations
+
+
+class KernelError(Exception):
+    """Base of every error of this package; `code` is stable and machine-readable."""
+
+    code = "kernel"
+
+
+class LayoutError(KernelError):
+    """Packed bytes, or the codes to be packed, break the format in `layout`."""
+
+    code = "layout"
+
+
+class ShapeError(KernelError):
+    """Operands of an operation do not fit each other."""
+
+    code = "shape"
+
+
+class NonFiniteInput(KernelError):
+    """An activation is NaN or infinite, so its int8 codes would be meaningless."""
+
+    code = "non-finite"
+
+
+class BackendUnavailable(KernelError):
+    """A back end was asked for that this machine or this installation does not have."""
+
+    code = "backend"

@@ -1,0 +1,131 @@
+"""The arithmetic in numpy: obviously right, never fast. Every other back end is compared with this file.
+
+M tokens, K inputs, N outputs. One linear layer of the network is two operations:
+
+    quantize         float32 (M, K)                    → int8 codes (M, K), float32 step (M,)
+    ternary_linear   codes, step, packed weights (N, K) → float32 (M, N)
+
+The int8 codes between them are exact, so the int32 sums are compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medloop_kernels.errors import NonFiniteInput
+from medloop_kernels.layout import unpack
+
+RMS_EPSILON = 1e-5
+SMALLEST_ABSMAX = 1e-5
+LARGEST_CODE = 127
+
+
+def absmean_ternary(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], np.float32]:
+    """Quantize a weight matrix to {-1, 0, 1}: s = mean|W|, codes = clamp(round(W / s), -1, 1).
+
+    Ma et al., The Era of 1-bit LLMs (arXiv 2402.17764), equations 1 to 3. Rounding is half to even.
+
+    Args:
+        weights: float32 (N, K).
+
+    Returns:
+        int8 codes (N, K) and the scale s that multiplies them back.
+    """
+    scale = np.float32(max(np.abs(weights).mean(dtype=np.float64), SMALLEST_ABSMAX)) if weights.size else 1
+    codes = np.clip(np.rint(weights / np.float32(scale)), -1, 1).astype(np.int8)
+    return codes, np.float32(scale)
+
+
+def rms_norm(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Root-mean-square norm: x / sqrt(mean(x²) + 1e-5) · weight.
+
+    Zhang and Sennrich, Root Mean Square Layer Normalization (arXiv 1910.07467), equation 4.
+    The mean is taken in double precision, so that its value does not depend on the order of summation.
+
+    Args:
+        x: float32 (M, K).
+        weight: float32 (K,).
+    """
+    mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True) if x.size else x[:, :1]
+    inverse = (1.0 / np.sqrt(mean_square + RMS_EPSILON)).astype(np.float32)
+    normed: NDArray[np.float32] = x * inverse * weight
+    return normed
+
+
+def absmax_int8(x: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize every row to int8: codes = round(x · 127 / max|x|), half to even; x ≈ codes · step.
+
+    The -128 that int8 also has is never used, which keeps the range symmetric.
+
+    Args:
+        x: float32 (M, K).
+
+    Returns:
+        int8 codes (M, K) and float32 step (M,) = max|x| / 127.
+
+    Raises:
+        NonFiniteInput: a value is NaN or infinite.
+    """
+    if not np.isfinite(x).all():
+        raise NonFiniteInput("an activation is NaN or infinite: the weights of this layer are damaged.")
+    largest = np.maximum(np.abs(x).max(axis=1, initial=0.0), np.float32(SMALLEST_ABSMAX)).astype(np.float32)
+    codes = np.rint(x * (np.float32(LARGEST_CODE) / largest)[:, None])
+    codes = np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int8)
+    return codes, largest / np.float32(LARGEST_CODE)
+
+
+def quantize(
+    x: NDArray[np.float32], norm_weight: NDArray[np.float32]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """The input side of a BitLinear: `rms_norm`, then `absmax_int8`."""
+    return absmax_int8(rms_norm(x, norm_weight))
+
+
+def ternary_matmul(codes: NDArray[np.int8], packed: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Exact products: sums[m, n] = Σ_k codes[m, k] · weights[n, k].
+
+    |sum| <= 128 · K, so int32 is exact for any K below 2^24.
+
+    Args:
+        codes: int8 (M, K).
+        packed: uint8 (N, packed_width(K)).
+    """
+    weights = unpack(packed, codes.shape[1])
+    return codes.astype(np.int32) @ weights.astype(np.int32).T
+
+
+def ternary_linear(
+    codes: NDArray[np.int8],
+    step: NDArray[np.float32],
+    packed: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    *,
+    gelu: bool = False,
+) -> NDArray[np.float32]:
+    """The output side of a BitLinear: y[m, n] = sums[m, n] · step[m] · scale[n] + bias[n], GELU if asked.
+
+    Args:
+        codes: int8 (M, K) from `quantize`.
+        step: float32 (M,) from `quantize`.
+        packed: uint8 (N, packed_width(K)).
+        scale: float32 (N,), the absmean scale times the gain of each output.
+        bias: float32 (N,).
+        gelu: apply the exact GELU to the result.
+    """
+    sums = ternary_matmul(codes, packed).astype(np.float32)
+    y = sums * step[:, None] * scale + bias
+    return exact_gelu(y) if gelu else y
+
+
+def exact_gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gaussian error linear unit x · Φ(x) = x/2 · (1 + erf(x / √2)).
+
+    Hendrycks and Gimpel, Gaussian Error Linear Units (arXiv 1606.08415), section 2.
+    """
+    scaled = x.astype(np.float64) / math.sqrt(2.0)
+    erf = np.array([math.erf(value) for value in scaled.flat], dtype=np.float64).reshape(x.shape)
+    return (x * 0.5 * (1.0 + erf)).astype(np.float32)
