@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from medloop_schemas import (
+    AdaptationRequested,
+    Artifact,
+    CandidateTrained,
+    Diagnosis,
+    Event,
+    ExampleLabelled,
+    Frame,
+    InvalidEvent,
+    LabelConfirmed,
+    ReleaseChanged,
+    ReleaseStage,
+    Strategy,
+    TransientError,
+)
+from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.online_learner.examples import Material
+from medloop_services.online_learner.learning import Learning, Trained
+from medloop_services.online_learner.settings import LearnerSettings
+from medloop_services.online_learner.state import Adaptation, LearningState, Phase
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+DEVICE = "ward/scanner-1"
+SETTINGS = LearnerSettings(
+    memory=16, batch_size=2, labels_shallow=4, labels_distil=4, labels_expand=2, attempts=2
+)
+
+
+def artifact(name: str) -> Artifact:
+    return Artifact(url=f"memory://{name}", sha256=hashlib.sha256(name.encode()).hexdigest(), size=1)
+
+
+def release(number: int, version: str, stage: ReleaseStage = ReleaseStage.STABLE) -> ReleaseChanged:
+    return ReleaseChanged(
+        time=EPOCH,
+        site_id="ward",
+        number=number,
+        version=version,
+        stage=stage,
+        package=artifact(version),
+        classes=("normal", "opacity"),
+        reason="a test",
+    )
+
+
+def request(diagnosis: Diagnosis = Diagnosis.DATA_DRIFT, base: str = "ward-0") -> AdaptationRequested:
+    strategy = {
+        Diagnosis.DATA_DRIFT: Strategy.SHALLOW_EWC,
+        Diagnosis.CONCEPT_DRIFT: Strategy.DISTIL_ALL,
+        Diagnosis.NEW_CLASS: Strategy.EXPAND_HEAD,
+    }[diagnosis]
+    return AdaptationRequested(
+        time=EPOCH,
+        site_id="ward",
+        diagnosis=diagnosis,
+        strategy=strategy,
+        base_version=base,
+        onset={DEVICE: 100},
+        new_classes={2: "nodule"} if diagnosis is Diagnosis.NEW_CLASS else {},
+        detector="mmd",
+        evidence=("a test",),
+    )
+
+
+def example(
+    sequence: int,
+    *,
+    name: str = "normal",
+    study: str | None = None,
+    image: str | None = None,
+    revision: int = 1,
+    device: str = DEVICE,
+) -> ExampleLabelled:
+    return ExampleLabelled(
+        time=EPOCH + timedelta(minutes=sequence),
+        image_id=image or f"{device}-{sequence}",
+        device_id=device,
+        site_id="ward",
+        study_id=study or f"study-{sequence}",
+        image_sequence=sequence,
+        label_sequence=sequence,
+        revision=revision,
+        class_index=0,
+        class_name=name,
+        predicted_class=0,
+        model_version="ward-0",
+        frame=Frame.inline(b"abcd", height=2, width=2),
+    )
+
+
+def trainable(start: int) -> Iterable[ExampleLabelled]:
+    sequence = start
+    while True:
+        if not example(sequence).held_back:
+            yield example(sequence)
+        sequence += 1
+
+
+def new_examples(count: int, start: int = 100) -> list[ExampleLabelled]:
+    return [taken for taken, _ in zip(trainable(start), range(count), strict=False)]
+
+
+@dataclass
+class ScribeTrainer:
+    """Writes down what it was asked to train on; a candidate's version depends on exactly that."""
+
+    batches: list[tuple[str, ...]] = field(default_factory=list)
+    finished: list[Material] = field(default_factory=list)
+    away: bool = False
+    unreadable: str | None = None
+
+    def check(self, taken: ExampleLabelled) -> None:
+        if taken.image_id == self.unreadable:
+            raise InvalidEvent("base64", "frame", "a test")
+
+    def update(self, adaptation: Adaptation, examples: Material) -> float:
+        if self.away:
+            raise TransientError("the store is away")
+        batch = examples.new[adaptation.trained : adaptation.trained + SETTINGS.batch_size]
+        self.batches.append(tuple(entry.example.image_id for entry in batch))
+        return 1.0 / (1 + adaptation.trained)
+
+    def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
+        self.finished.append(examples)
+        seen = [entry.example.event_id for entry in examples.new[: adaptation.trained]]
+        seen += [kept.event_id for kept in examples.old]
+        version = "ward-" + hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
+        return Trained(version=version, package=artifact(version), changed_codes=0.01)
+
+
+@dataclass
+class Bench:
+    """A learner on its own: sends events in, collects what comes out."""
+
+    trainer: ScribeTrainer = field(default_factory=ScribeTrainer)
+    catalog: ReleaseCatalog = field(default_factory=ReleaseCatalog)
+    state: LearningState = field(default_factory=LearningState)
+    candidates: list[CandidateTrained] = field(default_factory=list)
+
+    def send(self, *events: Event) -> Bench:
+        learning = Learning(SETTINGS, self.trainer, self.catalog.release_of)
+        for event in events:
+            if isinstance(event, ReleaseChanged):
+                self.catalog.apply(event)
+            self.state, outputs = learning.step(self.state, event)
+            self.candidates += [made for made in outputs if isinstance(made, CandidateTrained)]
+        return self
+
+    @property
+    def adaptation(self) -> Adaptation:
+        assert self.state.adaptation is not None
+        return self.state.adaptation
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench().send(release(0, "ward-0"))
+
+
+def test_nothing_is_trained_before_it_is_asked_for(bench: Bench) -> None:
+    bench.send(*new_examples(10))
+    assert bench.trainer.batches == []
+    assert bench.state.adaptation is None
+    assert len(bench.state.examples) == 10
+
+
+def test_one_update_a_mini_batch_then_a_candidate(bench: Bench) -> None:
+    bench.send(request())
+    first, second, third, fourth = new_examples(4)
+    bench.send(first)
+    assert bench.trainer.batches == []
+    bench.send(second)
+    assert bench.trainer.batches == [(first.image_id, second.image_id)]
+    bench.send(third, fourth)
+    (candidate,) = bench.candidates
+    assert bench.adaptation.phase is Phase.JUDGED
+    assert (candidate.labels_used, candidate.updates, candidate.attempt) == (4, 2, 1)
+    assert candidate.base_version == "ward-0"
+    assert candidate.request_id == request().event_id
+    assert candidate.loss_first == pytest.approx((1 + 1 / 3) / 2)
+    assert candidate.time == fourth.time
+
+
+def test_examples_that_came_before_the_request_count(bench: Bench) -> None:
+    bench.send(*new_examples(4), request())
+    assert len(bench.candidates) == 1
+
+
+def test_old_examples_are_for_rehearsal_and_those_after_the_request_are_left_out(bench: Bench) -> None:
+    before = [taken for taken in (example(i) for i in range(6)) if not taken.held_back]
+    other = example(0, device="ward/scanner-2", study="study-0b")
+    late = example(7)
+    bench.send(*before, request(), other, late, *new_examples(4))
+    (material,) = bench.trainer.finished
+    assert material.old == tuple(before)
+    assert other not in material.old
+
+
+def test_held_back_examples_are_never_trained_on(bench: Bench) -> None:
+    everything = [example(i) for i in range(100, 160)]
+    bench.send(*[example(i) for i in range(16)], request(), *everything)
+    (material,) = bench.trainer.finished
+    assert any(taken.held_back for taken in everything)
+    assert not any(entry.example.held_back for entry in material.new)
+    assert not any(old.held_back for old in material.old)
+    held_images = {taken.image_id for taken in everything if taken.held_back}
+    assert not held_images & {name for batch in bench.trainer.batches for name in batch}
+
+
+def test_the_reference_is_made_of_what_devices_send_now(bench: Bench) -> None:
+    steady = example(0, device="ward/scanner-2", study="study-0b")
+    held = next(example(i) for i in range(100, 200) if example(i).held_back)
+    bench.send(example(1), steady, held, request(), *new_examples(8, held.image_sequence + 1))
+    (material,) = bench.trainer.finished
+    assert steady in material.present
+    assert example(1) not in material.present
+    assert held in material.present
+
+
+def test_a_class_the_model_lacks_is_left_out_unless_the_head_is_expanded(bench: Bench) -> None:
+    unknown = [taken.model_copy(update={"class_name": "nodule"}) for taken in new_examples(2)]
+    bench.send(*unknown, request())
+    assert bench.trainer.batches == []
+    expanding = Bench().send(release(0, "ward-0"), *unknown, request(Diagnosis.NEW_CLASS))
+    assert expanding.trainer.batches == [tuple(taken.image_id for taken in unknown)]
+    assert expanding.candidates[0].classes == ("normal", "opacity", "nodule")
+
+
+@pytest.mark.parametrize("stage", [ReleaseStage.REJECTED, ReleaseStage.ROLLED_BACK])
+def test_a_candidate_turned_down_is_trained_on_with_more_labels(bench: Bench, stage: ReleaseStage) -> None:
+    bench.send(request(), *new_examples(6))
+    assert len(bench.trainer.batches) == 2
+    bench.send(release(1, bench.candidates[0].version, stage))
+    assert len(bench.trainer.batches) == 3
+    assert bench.adaptation.phase is Phase.TRAINING
+    bench.send(*new_examples(8)[6:])
+    assert [made.attempt for made in bench.candidates] == [1, 2]
+    assert bench.candidates[1].labels_used == 8
+    assert bench.candidates[0].event_id != bench.candidates[1].event_id
+
+
+def test_after_the_last_attempt_the_request_is_given_up(bench: Bench) -> None:
+    bench.send(request(), *new_examples(8))
+    bench.send(release(1, bench.candidates[0].version, ReleaseStage.REJECTED))
+    bench.send(release(2, bench.candidates[1].version, ReleaseStage.REJECTED))
+    assert bench.state.adaptation is None
+    bench.send(request(), *new_examples(20)[8:])
+    assert len(bench.candidates) == 2
+    assert len(bench.state.examples) == SETTINGS.memory
+
+
+def test_a_canary_is_still_being_judged(bench: Bench) -> None:
+    bench.send(request(), *new_examples(4))
+    bench.send(release(1, bench.candidates[0].version, ReleaseStage.CANARY))
+    assert bench.adaptation.phase is Phase.JUDGED
+
+
+def test_a_released_candidate_settles_the_request_and_is_the_next_base(bench: Bench) -> None:
+    bench.send(request(), *new_examples(4))
+    version = bench.candidates[0].version
+    bench.send(release(1, version, ReleaseStage.CANARY), release(2, version))
+    assert bench.state.adaptation is None
+    assert bench.state.stable == release(2, version)
+    bench.send(request(), request(Diagnosis.CONCEPT_DRIFT))
+    assert bench.state.adaptation is None, "both answer a version that has been replaced"
+    bench.send(request(Diagnosis.CONCEPT_DRIFT, base=version))
+    assert bench.adaptation.base.version == version
+
+
+def test_another_version_released_ends_the_work_on_the_old_one(bench: Bench) -> None:
+    bench.send(request(), *new_examples(2), release(1, "ward-by-hand"))
+    assert bench.state.adaptation is None
+    bench.send(*new_examples(4)[2:])
+    assert bench.candidates == []
+
+
+def test_a_repeated_request_changes_nothing(bench: Bench) -> None:
+    bench.send(request(), *new_examples(3))
+    before = bench.state
+    assert bench.send(request(), request(Diagnosis.NEW_CLASS)).state == before
+
+
+def test_repeated_examples_and_releases_change_nothing(bench: Bench) -> None:
+    bench.send(request(), *new_examples(6))
+    rejected = release(1, bench.candidates[0].version, ReleaseStage.REJECTED)
+    bench.send(rejected)
+    before, batches = bench.state, list(bench.trainer.batches)
+    bench.send(rejected, *new_examples(6), release(0, "ward-0"))
+    assert bench.state == before
+    assert bench.trainer.batches == batches
+
+
+def test_a_request_for_a_version_that_is_not_known_yet_waits(bench: Bench) -> None:
+    with pytest.raises(TransientError, match="ward-9"):
+        bench.send(request(base="ward-9"))
+
+
+def test_a_request_for_a_version_that_is_not_stable_is_passed_over(bench: Bench) -> None:
+    bench.send(release(1, "ward-1", ReleaseStage.CANARY), request(base="ward-1"))
+    assert bench.state.adaptation is None
+
+
+def test_a_store_that_is_away_leaves_the_state_as_it_was(bench: Bench) -> None:
+    bench.send(request(), *new_examples(1))
+    before, bench.trainer.away = bench.state, True
+    with pytest.raises(TransientError):
+        bench.send(new_examples(2)[1])
+    assert bench.state == before
+    bench.trainer.away = False
+    bench.send(new_examples(2)[1])
+    assert len(bench.trainer.batches) == 1
+
+
+def test_an_unreadable_example_is_refused_and_not_remembered(bench: Bench) -> None:
+    bench.trainer.unreadable = example(100).image_id
+    with pytest.raises(InvalidEvent):
+        bench.send(example(100))
+    assert bench.state.examples == {}
+
+
+def test_a_corrected_label_takes_the_place_of_the_first(bench: Bench) -> None:
+    first = example(3)
+    corrected = example(4, image=first.image_id, study=first.study_id, name="opacity", revision=2)
+    bench.send(first, corrected)
+    assert list(bench.state.examples.values()) == [corrected]
+
+
+def test_a_label_corrected_after_it_was_trained_on_is_trained_on_again(bench: Bench) -> None:
+    first, second, third, _ = new_examples(4)
+    corrected = example(
+        third.label_sequence + 100, image=first.image_id, study=first.study_id, name="opacity", revision=2
+    )
+    bench.send(request(), first, second, third, corrected)
+    assert bench.trainer.batches[0] == (first.image_id, second.image_id)
+    assert bench.trainer.batches[1] == (third.image_id, first.image_id)
+    bench.send(release(1, bench.candidates[0].version))
+    assert [kept.revision for kept in bench.state.examples.values() if kept.image_id == first.image_id] == [2]
+
+
+def test_memory_between_adaptations_is_bounded(bench: Bench) -> None:
+    bench.send(*[example(i) for i in range(40)])
+    assert [kept.image_sequence for _, kept in sorted(bench.state.examples.items())] == list(range(24, 40))
+
+
+def test_killed_anywhere_and_resumed_from_its_state_the_candidate_is_the_same() -> None:
+    events: Sequence[Event] = [
+        release(0, "ward-0"),
+        *[example(i) for i in range(20)],
+        request(),
+        *new_examples(4),
+    ]
+    clean = Bench().send(*events)
+    for killed_after in range(1, len(events)):
+        first = Bench().send(*events[:killed_after])
+        stored = LearningState.model_validate_json(first.state.model_dump_json())
+        shuffled = stored.model_copy(update={"examples": dict(reversed(stored.examples.items()))})
+        resumed = Bench(catalog=first.catalog, state=shuffled, candidates=first.candidates)
+        resumed.send(*events[killed_after:])
+        assert resumed.candidates == clean.candidates
+        assert resumed.state == clean.state
+
+
+def test_another_event_is_refused(bench: Bench) -> None:
+    label = LabelConfirmed(
+        time=EPOCH,
+        image_id="image",
+        device_id=DEVICE,
+        site_id="ward",
+        sequence=0,
+        class_index=0,
+        class_name="normal",
+    )
+    with pytest.raises(InvalidEvent):
+        bench.send(label)
