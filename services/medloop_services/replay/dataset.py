@@ -11,6 +11,8 @@ import numpy as np
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from medloop_services.bus.cache import cache_directory
+from medloop_services.bus.context import load_settings
 from medloop_services.replay.download import download
 from medloop_services.replay.errors import DatasetError
 from medloop_services.replay.npz import read_npz
@@ -36,12 +38,13 @@ DOWNLOADS = {"data-drift": "pneumoniamnist", "concept-drift": "pneumoniamnist"}
 
 
 class DataSettings(BaseSettings):
-    """Where images are, read from `MEDLOOP_…`."""
+    """Where images are, read from `MEDLOOP_DATA`."""
 
-    model_config = SettingsConfigDict(env_prefix="MEDLOOP_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MEDLOOP_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     data: Path | None = Field(default=None, description="npz file, or folder of such files")
-    cache: Path = Field(default=Path("~/.cache/medloop"), description="folder that keeps what was downloaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def load_dataset(
     Raises:
         DatasetError: the named file, folder or an array in it can't be used.
     """
-    settings = settings or DataSettings()
+    settings = settings or load_settings(DataSettings)
     dataset = _load(spec, scenario, settings)
     announce(f"data: {dataset.source}")
     return dataset
@@ -137,11 +140,11 @@ def load_dataset(
 def _load(spec: str | None, scenario: str, settings: DataSettings) -> Dataset:
     if spec == PHANTOMS:
         return draw_dataset(scenario)
-    named = Path(spec).expanduser() if spec is not None else settings.data
+    named = Path(spec).expanduser() if spec is not None else settings.data and settings.data.expanduser()
     if named is not None:
         return read_dataset(_file_of(named, scenario) if named.is_dir() else named)
     flag = DOWNLOADS.get(scenario)
-    downloaded = download(flag, settings.cache.expanduser() / "medmnist") if flag else None
+    downloaded = download(flag, cache_directory() / "medmnist") if flag else None
     return read_dataset(downloaded) if downloaded else draw_dataset(scenario)
 
 

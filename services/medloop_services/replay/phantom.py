@@ -81,13 +81,13 @@ def draw_splits(class_count: int, *, sites: int = 1, seed: int = 0) -> tuple[Spl
 def _draw_split(name: str, class_count: int, sites: int, seed: int) -> Split:
     split_number = list(COUNTS).index(name)
     counts = COUNTS[name][:class_count]
-    order = np.random.default_rng((seed, split_number)).permutation(
+    order = np.random.default_rng((seed, sites, split_number)).permutation(
         np.repeat(np.arange(class_count, dtype=np.int64), counts)
     )
     images = np.empty((len(order), SIZE, SIZE), np.uint8)
     where_from = np.zeros(len(order), np.int64)
     for label, count in enumerate(counts):
-        generator = np.random.default_rng((seed, split_number, label))
+        generator = np.random.default_rng((seed, sites, split_number, label))
         exposure = draw_exposures(label, count, generator)
         places = np.flatnonzero(order == label)
         where_from[places] = np.arange(count) % sites
