@@ -6,6 +6,9 @@ Forward they round; backward they are the identity, so that a gradient reaches t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,8 +25,21 @@ def absmean_ternary(weight_OI: Tensor) -> Tensor:
     Returns:
         Values in {−γ, 0, γ}, same shape and dtype; the gradient passes unchanged.
     """
-    codes, scale = ternary_codes(weight_OI.detach())
-    return weight_OI + (codes * scale - weight_OI).detach()
+    ternary_OI: Tensor = _AbsmeanTernary.apply(weight_OI)
+    return ternary_OI
+
+
+def absmax_int8(x_BTI: Tensor) -> Tensor:
+    """x → round(x · s) / s with s = 127 / max |x| of each token (arXiv 2402.17764, §2).
+
+    Args:
+        x_BTI: activations, float; the last axis is one token.
+
+    Returns:
+        Same shape and dtype, at most 255 different values a token; the gradient passes unchanged.
+    """
+    rounded_BTI: Tensor = _AbsmaxInt8.apply(x_BTI)
+    return rounded_BTI
 
 
 def ternary_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,24 +48,33 @@ def ternary_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
     return (weight_OI / scale).round().clamp(-1, 1), scale
 
 
-def absmax_int8(x_BTI: Tensor) -> Tensor:
-    """x → round(x · s) / s, clamped to ±127, with s = 127 / max |x| of each token (arXiv 2402.17764, §2).
-
-    Args:
-        x_BTI: activations, float; the last axis is one token.
-
-    Returns:
-        Same shape and dtype, at most 255 different values a token; the gradient passes unchanged.
-    """
-    scale = INT8_LIMIT / x_BTI.detach().abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST_SCALE)
-    codes = (x_BTI.detach() * scale).round().clamp(-INT8_LIMIT, INT8_LIMIT)
-    return x_BTI + (codes / scale - x_BTI).detach()
-
-
-def flipped_codes(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+def flipped_codes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """Share of ternary codes that differ between two sets of latent weights of the same names."""
     changed = total = 0
     for name, weight in before.items():
         changed += int(torch.count_nonzero(ternary_codes(weight)[0] != ternary_codes(after[name])[0]))
         total += weight.numel()
     return changed / max(total, 1)
+
+
+class _AbsmeanTernary(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, weight_OI: Tensor) -> Tensor:
+        codes, scale = ternary_codes(weight_OI)
+        return codes.mul_(scale)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class _AbsmaxInt8(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, x_BTI: Tensor) -> Tensor:
+        scale = INT8_LIMIT / x_BTI.abs().amax(dim=-1, keepdim=True).clamp_(min=SMALLEST_SCALE)
+        # No clamp: |x · s| passes 127 by rounding alone, and then rounds back to 127.
+        return (x_BTI * scale).round_().div_(scale)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return gradient

@@ -1,0 +1,72 @@
+"""The oracle: the same network trained offline on everything, to measure an adaptation against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medloop_model.checkpoint import ModelPackage
+from medloop_model.network import BiTMedViT
+from medloop_model.training.export import export_package, network_from
+from medloop_model.training.head import expand_head
+from medloop_model.training.images import to_labels, to_pixels
+from medloop_model.training.pretraining import Images, Labels, fit
+
+
+@dataclass(frozen=True)
+class OracleSettings:
+    """How the oracle is trained: `steps` of `batch_size` images under AdamW, all parameters moving."""
+
+    steps: int = 250
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    seed: int = 0
+    threads: int = 1
+
+
+def train_oracle(
+    package: ModelPackage,
+    old: tuple[Images, Labels],
+    new: tuple[Images, Labels],
+    classes: tuple[str, ...],
+    settings: OracleSettings,
+) -> ModelPackage:
+    """Train on the labelled images of both domains at once, starting from the deployed model.
+
+    Args:
+        package: the deployed model with its latent weights.
+        old: images and labels of the old domain; empty where old labels no longer hold.
+        new: images and labels of the new domain, as many as there are.
+        classes: the model's classes, then new ones.
+        settings: how.
+
+    Returns:
+        A package without Fisher information.
+
+    Raises:
+        ShapeError: images, labels or classes don't fit the model.
+    """
+    torch.set_num_threads(settings.threads)
+    network = expand_head(network_from(package), classes)
+    domains = [domain for domain in (old, new) if len(domain[1])]
+    fit(
+        network,
+        torch.cat([to_pixels(images, network.architecture) for images, _ in domains]),
+        torch.cat([to_labels(np.asarray(labels), network.architecture) for _, labels in domains]),
+        _label_loss,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        warm_up=0.08,
+        seed=settings.seed,
+    )
+    return export_package(network, {"oracle": True, "seed": settings.seed, "steps": settings.steps})
+
+
+def _label_loss(network: BiTMedViT, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+    return functional.cross_entropy(network(pixels_BHWC), labels_B)

@@ -1,0 +1,61 @@
+"""How one adaptation trains: every number it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Settings of a `StreamingLearner`; `for_strategy` has measured ones.
+
+    Args:
+        strategy: `shallow-ewc`, `distil-all` or `expand-head`.
+        classes: the model's classes, then new ones.
+        learning_rate: of AdamW.
+        rehearsal_steps: optimiser steps beside the one on each new mini-batch.
+        rehearsal_batch: examples a step draws from each memory, new and old.
+        warm_up_steps: steps in which the rate rises from 0, since Adam's first steps are its wildest.
+        ewc_lambda: λ of the EWC penalty, on Fisher information of mean 1; 0 switches it off.
+        alpha: weight of the labels beside the teacher's logits; 1 switches distillation off.
+        temperature: T of the distillation.
+        doubt: standard errors by which new labels must agree less with the base model's answers of a class
+            than old labels did, for that class's old examples to be left out (`distil-all`).
+        average_decay: of the moving average of weights that is exported; 0 exports the last weights.
+        augmentation: strength, 0 to 1.
+        fisher_images: examples that the candidate's own Fisher information is measured on.
+        fisher_decay: γ, share of the running Fisher information that stays.
+        seed: of batches and augmentation.
+        threads: of torch; another number may round differently.
+    """
+
+    strategy: str
+    classes: tuple[str, ...]
+    learning_rate: float = 1e-3
+    rehearsal_steps: int = 5
+    rehearsal_batch: int = 16
+    warm_up_steps: int = 10
+    ewc_lambda: float = 0.0
+    alpha: float = 1.0
+    temperature: float = 2.0
+    doubt: float = 2.0
+    average_decay: float = 0.97
+    augmentation: float = 0.5
+    fisher_images: int = 64
+    fisher_decay: float = 0.7
+    seed: int = 0
+    threads: int = 1
+
+    @classmethod
+    def for_strategy(cls, strategy: str, classes: tuple[str, ...], seed: int = 0) -> TrainingPlan:
+        """The plan that was measured to work for a strategy."""
+        plan = cls(strategy, classes, seed=seed)
+        if strategy == SHALLOW_EWC:
+            return replace(plan, ewc_lambda=0.1)
+        if strategy == DISTIL_ALL:
+            return replace(plan, alpha=0.7)
+        if strategy == EXPAND_HEAD:
+            return replace(plan, learning_rate=1e-2, rehearsal_steps=20, augmentation=0.0)
+        return plan
