@@ -146,25 +146,29 @@ class Trace:
 
     @_fold.register
     def _(self, event: CandidateTrained, seconds: float) -> None:
-        known = self.candidates.setdefault(event.event_id, event)
-        if known != event:
-            self.conflicts.add(event.event_id)
-        elif known is event:
+        if event.event_id in self.candidates:
+            self._compare(self.candidates[event.event_id], event)
+        else:
+            self.candidates[event.event_id] = event
             text = f"{event.version}: {event.labels_used} labels, {event.updates} updates"
             self._mark("candidate", event, seconds, text)
 
     @_fold.register
     def _(self, event: ReleaseChanged, seconds: float) -> None:
-        known = self.releases.setdefault(event.number, event)
-        if known != event:
-            self.conflicts.add(event.event_id)
-        elif known is event and event.number > 0:
+        if event.number in self.releases:
+            self._compare(self.releases[event.number], event)
+            return
+        self.releases[event.number] = event
+        if event.number > 0:
             self._mark(event.stage.value, event, seconds, f"{event.version}: {event.reason}")
 
     @_fold.register
     def _(self, event: AuditRecorded, seconds: float) -> None:
-        if self.audit.setdefault(event.number, event) != event:
-            self.conflicts.add(event.event_id)
+        self._compare(self.audit.setdefault(event.number, event), event)
+
+    def _compare(self, known: Event, repeat: Event) -> None:
+        if known != repeat:
+            self.conflicts.add(repeat.event_id)
 
     def _mark(self, name: str, event: Event, seconds: float, text: str) -> None:
         self.moments.append(Moment(name, self.position(event.time), seconds, text))
