@@ -1,0 +1,161 @@
+"""The layers of a packed model, read from a package's `packed/` tensors and checked once.
+
+Packed tensors by name (P patch pixels p·p·C · D width · T tokens · I, O inputs, outputs · N classes):
+
+    patch.weight (D, P), patch.bias (D,)      P runs over a patch's row, column, channel
+    position (T, D)
+    blocks.{i}.{qkv,out,fc1,fc2}.             each linear normalises its own input
+        norm (I,), bias (O,)
+        codes (O, packed width), scale (O,)   ternary: scale is the absmean scale times the output's gain
+        weight (O, I)                         in full precision, instead of codes and scale
+    norm.weight (D,), norm.bias (D,)          the LayerNorm before the head
+    head.weight (N, D), head.bias (N,)
+
+All are float32 but `codes`, which is uint8 in the format of `medloop_kernels.layout`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from medloop_kernels import Backend, LayoutError, rms_norm, unpack
+from numpy.typing import NDArray
+
+from medloop_model.architecture import Architecture
+from medloop_model.checkpoint import Tensors
+from medloop_model.errors import UnsupportedArchitecture
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TernaryLinear:
+    """A BitLinear with packed weights: y = sums · step · scale + bias on int8 codes of its normalised input.
+
+    Args:
+        norm: float32 (I,), RMSNorm weight.
+        codes: uint8 (O, packed width).
+        scale: float32 (O,).
+        bias: float32 (O,).
+    """
+
+    norm: Floats
+    codes: NDArray[np.uint8]
+    scale: Floats
+    bias: Floats
+
+    def __call__(self, x_MI: Floats, kernels: Backend, *, gelu: bool = False) -> Floats:
+        """float32 (M, O) of float32 (M, I), through the exact GELU if asked."""
+        return self.apply(*kernels.quantize(x_MI, self.norm), kernels, gelu=gelu)
+
+    def apply(
+        self, codes_MI: NDArray[np.int8], step_M: Floats, kernels: Backend, *, gelu: bool = False
+    ) -> Floats:
+        """The same on an input that has been quantized with this layer's `norm`."""
+        return kernels.ternary_linear(codes_MI, step_M, self.codes, self.scale, self.bias, gelu=gelu)
+
+
+@dataclass(frozen=True)
+class FullLinear:
+    """The same linear in full precision, which some architectures have in their attention.
+
+    Args:
+        norm: float32 (I,), RMSNorm weight.
+        weight: float32 (O, I).
+        bias: float32 (O,).
+    """
+
+    norm: Floats
+    weight: Floats
+    bias: Floats
+
+    def __call__(self, x_BTI: Floats) -> Floats:
+        """float32 (B, T, O) of float32 (B, T, I); needs no kernel."""
+        normed_MI = rms_norm(x_BTI.reshape(-1, x_BTI.shape[2]), self.norm)
+        y_BTO: Floats = normed_MI.reshape(x_BTI.shape) @ self.weight.T + self.bias
+        return y_BTO
+
+
+@dataclass(frozen=True)
+class PackedBlock:
+    """The four linears of a transformer block; those of the MLP are always ternary."""
+
+    qkv: TernaryLinear | FullLinear
+    out: TernaryLinear | FullLinear
+    fc1: TernaryLinear
+    fc2: TernaryLinear
+
+
+def read_block(tensors: Tensors, index: int, architecture: Architecture) -> PackedBlock:
+    """Block `index` of a packed model.
+
+    Raises:
+        UnsupportedArchitecture: a tensor is missing, doesn't fit, or is damaged.
+    """
+    width = architecture.width
+    hidden = architecture.mlp_ratio * width
+    prefix = f"blocks.{index}"
+    read_attention = read_ternary if architecture.ternary_attention else read_full
+    return PackedBlock(
+        qkv=read_attention(tensors, f"{prefix}.qkv", width, width + 2 * architecture.head_width),
+        out=read_attention(tensors, f"{prefix}.out", width, width),
+        fc1=read_ternary(tensors, f"{prefix}.fc1", width, hidden),
+        fc2=read_ternary(tensors, f"{prefix}.fc2", hidden, width),
+    )
+
+
+def read_ternary(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> TernaryLinear:
+    """The ternary linear `prefix`, its codes checked bit by bit.
+
+    Raises:
+        UnsupportedArchitecture: a tensor is missing, doesn't fit, or is damaged.
+    """
+    packed = _tensor(tensors, f"{prefix}.codes")
+    try:
+        rows = len(unpack(packed, inputs))
+    except LayoutError as error:
+        raise UnsupportedArchitecture(f"packed tensor {prefix}.codes can't be used: {error}") from error
+    if rows != outputs:
+        raise UnsupportedArchitecture(f"packed tensor {prefix}.codes has {rows} rows, not {outputs}")
+    return TernaryLinear(
+        norm=read_floats(tensors, f"{prefix}.norm", (inputs,)),
+        codes=np.ascontiguousarray(packed),
+        scale=read_floats(tensors, f"{prefix}.scale", (outputs,)),
+        bias=read_floats(tensors, f"{prefix}.bias", (outputs,)),
+    )
+
+
+def read_full(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> FullLinear:
+    """The full-precision linear `prefix`.
+
+    Raises:
+        UnsupportedArchitecture: a tensor is missing or doesn't fit.
+    """
+    return FullLinear(
+        norm=read_floats(tensors, f"{prefix}.norm", (inputs,)),
+        weight=read_floats(tensors, f"{prefix}.weight", (outputs, inputs)),
+        bias=read_floats(tensors, f"{prefix}.bias", (outputs,)),
+    )
+
+
+def read_floats(tensors: Tensors, name: str, shape: tuple[int, ...]) -> Floats:
+    """One float32 tensor of a known shape.
+
+    Raises:
+        UnsupportedArchitecture: it is missing, of another shape or dtype, or holds a NaN or an infinity.
+    """
+    tensor = _tensor(tensors, name)
+    if tensor.shape != shape or tensor.dtype != np.float32:
+        raise UnsupportedArchitecture(
+            f"packed tensor {name} must be float32 {shape}, not {tensor.dtype} {tensor.shape}"
+        )
+    if not np.isfinite(tensor).all():
+        raise UnsupportedArchitecture(f"packed tensor {name} holds a NaN or an infinity; export it again")
+    return np.ascontiguousarray(tensor)
+
+
+def _tensor(tensors: Tensors, name: str) -> NDArray[np.generic]:
+    if name not in tensors:
+        raise UnsupportedArchitecture(f"packed tensor {name} is missing; load the package's packed part")
+    return tensors[name]
