@@ -1,0 +1,1 @@
+"""Drift detectors, one a file, all of the shape that `detector.py` describes."""

@@ -1,0 +1,45 @@
+"""Settings of drift_detection: `MEDLOOP_DRIFT_DETECTION_*`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class DriftDetectionSettings(BaseSettings):
+    """What a false alarm may cost, and how much each detector looks at."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDLOOP_DRIFT_DETECTION_", frozen=True, extra="ignore")
+
+    images_per_false_alarm: int = Field(
+        default=10_000,
+        ge=100,
+        le=10_000_000,
+        description="images between false alarms of a device, on average",
+    )
+    labels_per_false_alarm: int = Field(
+        default=5_000,
+        ge=100,
+        le=10_000_000,
+        description="labels between false alarms of a device, on average",
+    )
+    cusum_slack: float = Field(
+        default=0.25, gt=0, le=2, description="shift that CUSUM lets pass, standard deviations"
+    )
+    adwin_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's confidence")
+    adwin_batches: int = Field(default=32, ge=10, le=1024, description="micro-batches that ADWIN remembers")
+    window_images: int = Field(
+        default=64, ge=16, le=1024, description="images in the window of KS and of MMD"
+    )
+    error_rise: float = Field(
+        default=0.2, gt=0, lt=1, description="rise of the error rate that the label detector is tuned to"
+    )
+    label_window: int = Field(default=64, ge=8, le=4096, description="labels that a signal's evidence covers")
+    labels_per_signal: int = Field(default=8, ge=1, le=4096, description="labels between two signals")
+    pending_predictions: int = Field(
+        default=4096, ge=16, le=1_000_000, description="predictions of a device that may wait for their label"
+    )
+    pending_labels: int = Field(
+        default=512, ge=1, le=1_000_000, description="labels of a device that may wait for their prediction"
+    )
+    seed: int = Field(default=0, ge=0, description="of the bootstrap that sets the thresholds")
