@@ -39,22 +39,39 @@ Step = tuple[LearningState, Sequence[Event]]
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A candidate's file and how far it is from its base."""
+class Update:
+    """What one mini-batch did.
 
-    version: str
-    package: Artifact
+    Attributes:
+        loss: mean over its optimiser steps.
+        steps: optimiser steps of the adaptation so far.
+        changed_codes: share of ternary weights that differ from the base's.
+    """
+
+    loss: float
+    steps: int
     changed_codes: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A candidate's version and file."""
+
+    version: str
+    package: Artifact
+
+
 class Trainer(Protocol):
-    """Does what an adaptation's state says has been done, and one thing more."""
+    """Trains: what it returns depends on its arguments alone, whatever it was asked before."""
 
     def check(self, example: ExampleLabelled) -> None:
         """Raise InvalidEvent if the example's pixels can't be read, TransientError if not now."""
 
-    def update(self, adaptation: Adaptation, examples: Material) -> float:
-        """Train on the next mini-batch after `adaptation.trained` new examples and return its loss."""
+    def open(self, adaptation: Adaptation, examples: Material) -> None:
+        """Raise InvalidEvent if the base model is broken, TransientError if it can't be fetched now."""
+
+    def update(self, adaptation: Adaptation, examples: Material) -> Update:
+        """Train on the mini-batch that comes after `adaptation.trained` new examples."""
 
     def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
         """Store the model as it is after `adaptation.trained` new examples."""
@@ -78,7 +95,8 @@ class Learning:
         """Return the site's state after one event, and the candidate it completes, if any.
 
         Raises:
-            InvalidEvent: the event is of another kind, or an example's pixels can't be read.
+            InvalidEvent: the event is of another kind, an example's pixels can't be read, or the model that a
+                request wants adapted is broken.
             TransientError: a store is away, or a release is not known yet.
         """
         match event:
@@ -101,6 +119,7 @@ class Learning:
             return state
         now = state.next_number
         adaptation = Adaptation(request=request, base=base, opened_at=now, fixed_below=now)
+        self.trainer.open(adaptation, material(state, adaptation))
         return state.model_copy(update={"adaptation": adaptation})
 
     def _decided(self, state: LearningState, change: ReleaseChanged) -> LearningState:
@@ -137,11 +156,13 @@ class Learning:
             through = adaptation.trained + self.settings.batch_size
             if len(examples.new) < through:
                 return state.model_copy(update={"adaptation": adaptation}), ()
-            loss = self.trainer.update(adaptation, examples)
+            update = self.trainer.update(adaptation, examples)
             adaptation = adaptation.model_copy(
                 update={
                     "trained": through,
-                    "losses": (*adaptation.losses, loss),
+                    "losses": (*adaptation.losses, update.loss),
+                    "steps": update.steps,
+                    "changed_codes": update.changed_codes,
                     "fixed_below": max(adaptation.fixed_below, examples.new[through - 1].number + 1),
                 }
             )
@@ -169,8 +190,8 @@ def _candidate(adaptation: Adaptation, trained: Trained, now: datetime) -> Candi
         onset=request.onset,
         classes=classes_of(request, base),
         labels_used=adaptation.trained,
-        updates=len(adaptation.losses),
-        changed_codes=trained.changed_codes,
+        updates=adaptation.steps,
+        changed_codes=adaptation.changed_codes,
         loss_first=fmean(adaptation.losses[:LOSSES_AVERAGED]),
         loss_last=fmean(adaptation.losses[-LOSSES_AVERAGED:]),
     )

@@ -62,6 +62,8 @@ class Adaptation(BaseModel):
         trained: new examples that have been trained on.
         fixed_below: examples with a lower log number have been used and may no longer be corrected.
         losses: of each update.
+        steps: optimiser steps so far.
+        changed_codes: share of ternary weights that differ from the base's.
         candidate: version of the last candidate.
     """
 
@@ -75,6 +77,8 @@ class Adaptation(BaseModel):
     phase: Phase = Phase.TRAINING
     trained: int = 0
     losses: tuple[float, ...] = ()
+    steps: int = 0
+    changed_codes: float = 0.0
     candidate: str | None = None
 
 

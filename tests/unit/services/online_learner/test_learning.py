@@ -23,7 +23,7 @@ from medloop_schemas import (
 )
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.online_learner.examples import Material
-from medloop_services.online_learner.learning import Learning, Trained
+from medloop_services.online_learner.learning import Learning, Trained, Update
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import Adaptation, LearningState, Phase
 
@@ -116,24 +116,29 @@ class ScribeTrainer:
     finished: list[Material] = field(default_factory=list)
     away: bool = False
     unreadable: str | None = None
+    broken: str | None = None
 
     def check(self, taken: ExampleLabelled) -> None:
         if taken.image_id == self.unreadable:
             raise InvalidEvent("base64", "frame", "a test")
 
-    def update(self, adaptation: Adaptation, examples: Material) -> float:
+    def open(self, adaptation: Adaptation, examples: Material) -> None:
+        if adaptation.base.version == self.broken:
+            raise InvalidEvent("corrupt-checkpoint", "base_version", "a test")
+
+    def update(self, adaptation: Adaptation, examples: Material) -> Update:
         if self.away:
             raise TransientError("the store is away")
         batch = examples.new[adaptation.trained : adaptation.trained + SETTINGS.batch_size]
         self.batches.append(tuple(entry.example.image_id for entry in batch))
-        return 1.0 / (1 + adaptation.trained)
+        return Update(1.0 / (1 + adaptation.trained), steps=adaptation.steps + 3, changed_codes=0.01)
 
     def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
         self.finished.append(examples)
         seen = [entry.example.event_id for entry in examples.new[: adaptation.trained]]
         seen += [kept.event_id for kept in examples.old]
         version = "ward-" + hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
-        return Trained(version=version, package=artifact(version), changed_codes=0.01)
+        return Trained(version=version, package=artifact(version))
 
 
 @dataclass
@@ -182,7 +187,7 @@ def test_one_update_a_mini_batch_then_a_candidate(bench: Bench) -> None:
     bench.send(third, fourth)
     (candidate,) = bench.candidates
     assert bench.adaptation.phase is Phase.JUDGED
-    assert (candidate.labels_used, candidate.updates, candidate.attempt) == (4, 2, 1)
+    assert (candidate.labels_used, candidate.updates, candidate.attempt) == (4, 6, 1)
     assert candidate.base_version == "ward-0"
     assert candidate.request_id == request().event_id
     assert candidate.loss_first == pytest.approx((1 + 1 / 3) / 2)
@@ -317,6 +322,15 @@ def test_a_store_that_is_away_leaves_the_state_as_it_was(bench: Bench) -> None:
     bench.trainer.away = False
     bench.send(new_examples(2)[1])
     assert len(bench.trainer.batches) == 1
+
+
+def test_a_request_to_adapt_a_broken_model_is_refused_and_the_stream_goes_on(bench: Bench) -> None:
+    bench.trainer.broken = "ward-0"
+    with pytest.raises(InvalidEvent):
+        bench.send(request())
+    bench.send(*new_examples(4))
+    assert bench.state.adaptation is None
+    assert len(bench.state.examples) == 4
 
 
 def test_an_unreadable_example_is_refused_and_not_remembered(bench: Bench) -> None:

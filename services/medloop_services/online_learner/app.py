@@ -1,0 +1,54 @@
+"""The online learner's composition: one processor by device, one by site, releases followed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from medloop_schemas import (
+    AdaptationRequested,
+    CandidateTrained,
+    ExampleLabelled,
+    ImageAcquired,
+    LabelConfirmed,
+    PredictionMade,
+    ReleaseChanged,
+)
+
+from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.bus.context import Context
+from medloop_services.bus.processor import Follower, KeyedProcessor, Service
+from medloop_services.online_learner import pairing
+from medloop_services.online_learner.learning import Learning
+from medloop_services.online_learner.settings import LearnerSettings
+from medloop_services.online_learner.state import LearningState, PairingState
+from medloop_services.online_learner.trainer import StreamingTrainer, open_streaming_learner
+
+
+def build(context: Context) -> Service:
+    """Return the service."""
+    settings = context.load(LearnerSettings)
+    catalog = ReleaseCatalog()
+    trainer = StreamingTrainer(context.artifacts, settings, open_streaming_learner)
+    learning = Learning(settings=settings, trainer=trainer, release_of=catalog.release_of)
+    return Service(
+        name="online_learner",
+        processors=(
+            KeyedProcessor(
+                name="online_learner.pairing",
+                inputs=(ImageAcquired, PredictionMade, LabelConfirmed),
+                outputs=(ExampleLabelled,),
+                state=PairingState,
+                initial=lambda _device: PairingState(),
+                step=partial(pairing.step, settings=settings),
+            ),
+            KeyedProcessor(
+                name="online_learner.learning",
+                inputs=(AdaptationRequested, ExampleLabelled, ReleaseChanged),
+                outputs=(CandidateTrained,),
+                state=LearningState,
+                initial=lambda _site: LearningState(),
+                step=learning.step,
+            ),
+        ),
+        followers=(Follower(ReleaseChanged, catalog.apply),),
+    )
