@@ -43,6 +43,11 @@ class Evaluation:
 def predict(engine: Engine, images: Images) -> npt.NDArray[np.float32]:
     """Return the class probabilities (B, n) of images (B, H, W) or (B, H, W, 3)."""
     logits = np.concatenate([engine(images[i : i + BATCH]).logits for i in range(0, len(images), BATCH)])
+    return softmax(logits)
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the probabilities of logits (B, n)."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: npt.NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
     return probabilities
