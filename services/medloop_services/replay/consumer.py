@@ -1,0 +1,125 @@
+"""Topics read from their beginning to what is their end now, or for as long as one wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from medloop_schemas import TransientError
+
+from medloop_services.replay.errors import RecordingError
+from medloop_services.replay.recording import Record, RecordingWriter
+
+POLL_MS = 500
+"""How long one poll waits for records."""
+
+
+async def record_topics(
+    bootstrap: str,
+    topics: Collection[str],
+    path: Path,
+    *,
+    follow: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Record topics in a Parquet file and return how many records it holds.
+
+    Args:
+        bootstrap: Kafka's `host:port[,host:port…]`.
+        topics: which ones; what of them does not exist yet holds nothing.
+        path: the file to write.
+        follow: go on until cancelled (Ctrl-C), not only to what is the end now.
+        progress: is told how many more records were read.
+
+    Raises:
+        TransientError: the broker does not answer.
+        RecordingError: no topic exists, or the file can't be written.
+    """
+    with RecordingWriter(path) as writer:
+        async for record in read(bootstrap, topics) if follow else read_to_end(bootstrap, topics):
+            writer.write(record)
+            if progress is not None:
+                progress(1)
+    return writer.count
+
+
+async def read(bootstrap: str, topics: Collection[str]) -> AsyncIterator[Record]:
+    """Return the records of topics from their beginning, and then new ones as they come.
+
+    Raises:
+        TransientError: the broker does not answer.
+        RecordingError: none of the topics exists.
+    """
+    async with _consumer(bootstrap) as consumer:
+        await _seek_to_beginning(consumer, topics)
+        while True:
+            for record in await _poll(consumer):
+                yield record
+
+
+async def read_to_end(bootstrap: str, topics: Collection[str]) -> AsyncIterator[Record]:
+    """Return the records that lie in topics now.
+
+    Raises:
+        TransientError: the broker does not answer.
+        RecordingError: none of the topics exists.
+    """
+    async with _consumer(bootstrap) as consumer:
+        partitions = await _seek_to_beginning(consumer, topics)
+        ends = await consumer.end_offsets(partitions)
+        while [p for p in partitions if await consumer.position(p) < ends[p]]:
+            for record in await _poll(consumer):
+                if record.offset < ends[TopicPartition(record.topic, record.partition)]:
+                    yield record
+
+
+@asynccontextmanager
+async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    except KafkaError as error:
+        raise TransientError(
+            f"no broker answers at {bootstrap} ({error}); start one with `medloop up` or set MEDLOOP_KAFKA"
+        ) from None
+    finally:
+        await consumer.stop()
+
+
+async def _seek_to_beginning(consumer: AIOKafkaConsumer, topics: Collection[str]) -> list[TopicPartition]:
+    existing = sorted(await consumer.topics() & set(topics))
+    if not existing:
+        raise RecordingError(
+            f"none of the topics {', '.join(sorted(topics))} exists; start `medloop up` first"
+        )
+    partitions = [
+        TopicPartition(topic, number)
+        for topic in existing
+        for number in sorted(consumer.partitions_for_topic(topic) or ())
+    ]
+    consumer.assign(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    return partitions
+
+
+async def _poll(consumer: AIOKafkaConsumer) -> list[Record]:
+    batches = await consumer.getmany(timeout_ms=POLL_MS)
+    return [_record(record) for records in batches.values() for record in records]
+
+
+def _record(record: ConsumerRecord[bytes, bytes]) -> Record:
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple((name, bytes(value)) for name, value in record.headers),
+    )
