@@ -86,6 +86,8 @@ std::vector<const Variant*> variants() {
 
 NB_MODULE(_ternary, module) {
     using medloop::Variant;
+    // Chosen back ends live in module globals until the interpreter is gone, which nanobind calls a leak.
+    nb::set_leak_warnings(false);
     nb::class_<Variant>(module, "Variant")
         .def_ro("name", &Variant::name)
         .def("quantize", &medloop::quantize, "x"_a.noconvert(), "norm_weight"_a.noconvert(),
