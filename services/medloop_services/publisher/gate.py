@@ -1,0 +1,127 @@
+"""The gate: does a candidate beat its base on new held-back images, without losing on the old ones?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from medloop_schemas import Artifact, CandidateTrained, Diagnosis, ExampleLabelled, Frame, ReleaseChanged
+
+from medloop_services.publisher.audit import Evidence
+from medloop_services.publisher.comparison import Comparison, compare
+from medloop_services.publisher.settings import PublisherSettings
+
+
+class Evaluator(Protocol):
+    """Runs a package on images."""
+
+    def classes(self, package: Artifact) -> tuple[str, ...]:
+        """Return the class names a package knows; raises InvalidEvent when it is broken."""
+
+    def predict(self, package: Artifact, frames: Sequence[Frame]) -> list[str]:
+        """Return the predicted class name of each frame; raises InvalidEvent or TransientError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a candidate passed, why, and on what numbers."""
+
+    passed: bool
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Images to judge by: from before and from after the change."""
+
+    old: tuple[ExampleLabelled, ...]
+    new: tuple[ExampleLabelled, ...]
+
+
+def held_back_for(candidate: CandidateTrained, examples: Sequence[ExampleLabelled]) -> HeldBack:
+    """Divide held-back examples at the change that a candidate answers."""
+
+    def is_new(example: ExampleLabelled) -> bool:
+        onset = candidate.onset.get(example.device_id)
+        return onset is not None and example.image_sequence >= onset
+
+    return HeldBack(
+        old=tuple(example for example in examples if not is_new(example)),
+        new=tuple(example for example in examples if is_new(example)),
+    )
+
+
+def judge(
+    candidate: CandidateTrained,
+    base: ReleaseChanged,
+    examples: HeldBack,
+    evaluator: Evaluator,
+    settings: PublisherSettings,
+) -> Verdict:
+    """Compare a candidate with its base on held-back images, at least one of them new.
+
+    Raises:
+        InvalidEvent: a package is broken, or a frame can't be read.
+        TransientError: a store is away.
+    """
+    found = evaluator.classes(candidate.package)
+    if found != candidate.classes:
+        return Verdict(
+            passed=False, reason=f"the package knows {found}, not {candidate.classes} as announced"
+        )
+    new = _compared(candidate, base, examples.new, evaluator, settings)
+    evidence = _evidence("new", new) | {"tolerance": settings.tolerance, "confidence": settings.confidence}
+    if new.lower <= 0:
+        reason = f"no gain is sure on {new.examples} new images: {_in_words(new)}"
+        return Verdict(passed=False, reason=reason, evidence=evidence)
+    gained = f"better on {new.examples} new images: {_in_words(new)}"
+    if candidate.diagnosis is Diagnosis.CONCEPT_DRIFT:
+        reason = f"{gained}; old labels follow the old policy and do not count"
+        return Verdict(passed=True, reason=reason, evidence=evidence)
+    if len(examples.old) < settings.min_old:
+        reason = (
+            f"{len(examples.old)} old images are too few to rule out a loss; {settings.min_old} are needed"
+        )
+        return Verdict(passed=False, reason=reason, evidence=evidence | {"old_examples": len(examples.old)})
+    if not examples.old:
+        return Verdict(passed=True, reason=f"{gained}; there are no old images", evidence=evidence)
+    old = _compared(candidate, base, examples.old, evaluator, settings)
+    evidence |= _evidence("old", old)
+    lost = old.upper < -settings.tolerance
+    reason = f"loses on {old.examples} old images: {_in_words(old)}" if lost else gained
+    return Verdict(passed=not lost, reason=reason, evidence=evidence)
+
+
+def _compared(
+    candidate: CandidateTrained,
+    base: ReleaseChanged,
+    examples: Sequence[ExampleLabelled],
+    evaluator: Evaluator,
+    settings: PublisherSettings,
+) -> Comparison:
+    frames = [example.frame for example in examples]
+    return compare(
+        labels=[example.class_name for example in examples],
+        base=evaluator.predict(base.package, frames),
+        candidate=evaluator.predict(candidate.package, frames),
+        confidence=settings.confidence,
+    )
+
+
+def _evidence(domain: str, comparison: Comparison) -> dict[str, float | int | str | bool | None]:
+    return {
+        f"{domain}_examples": comparison.examples,
+        f"{domain}_base": comparison.base,
+        f"{domain}_candidate": comparison.candidate,
+        f"{domain}_gain_lower": comparison.lower,
+        f"{domain}_gain_upper": comparison.upper,
+    }
+
+
+def _in_words(comparison: Comparison) -> str:
+    return (
+        f"balanced accuracy {comparison.base:.1%} → {comparison.candidate:.1%}, "
+        f"gain between {comparison.lower:+.1%} and {comparison.upper:+.1%}"
+    )
