@@ -1,4 +1,4 @@
-"""Which model a stream starts with: a named one, a shipped one that was trained for it, or one trained now."""
+"""Which model a stream starts with: a named one, a shipped one trained for it, or one trained now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from medloop_model.checkpoint import load_package
 from medloop_model.training.pretraining import PretrainSettings
 
 from medloop_services.bus.cache import cache_directory
-from medloop_services.pretraining import MODEL_FILE, TEACHER_FILE, Home, Progress, pretrain_model, training_digest
+from medloop_services.pretraining import (
+    MODEL_FILE,
+    TEACHER_FILE,
+    Home,
+    Progress,
+    pretrain_model,
+    training_digest,
+)
 from medloop_services.replay.scenario import Stream
 
 

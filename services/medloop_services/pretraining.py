@@ -1,4 +1,4 @@
-"""`medloop pretrain`: teacher, ternary student, monitoring reference and provenance, as files that can ship."""
+"""`medloop pretrain`: teacher, ternary student, monitoring reference and provenance, as files."""
 
 from __future__ import annotations
 

@@ -73,9 +73,7 @@ def score(
         accuracy=_interval(float(correct.mean()), draws @ correct / len(labels)),
         balanced_accuracy=_interval(balanced_accuracy(predicted, labels), np.nanmean(recalls, axis=1)),
         auc=_auc(probabilities, labels),
-        recall={
-            _name(class_names, int(c)): float(correct[labels == c].mean()) for c in np.unique(labels)
-        },
+        recall={_name(class_names, int(c)): float(correct[labels == c].mean()) for c in np.unique(labels)},
     )
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from medloop_services.report.evaluation import Evaluation
 from medloop_services.report.trace import Moment, Trace
 
-Figures = dict[str, float | None]
+EXPECTED = {
+    "data-drift": "data-drift",
+    "site-change": "data-drift",
+    "concept-drift": "concept-drift",
+    "new-class": "new-class",
+}
+"""Scenario → the right diagnosis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +149,5 @@ class Summary:
             name: self.trace.moment(name) for name in ("diagnosis", "candidate", "stable")
         }
         marks = [self.drift_seconds, *(m.seconds if m else None for m in moments.values())]
-        spans = [b - a if a is not None and b is not None else None for a, b in zip(marks, marks[1:])]  # noqa: RUF007
+        spans = [b - a if a is not None and b is not None else None for a, b in pairwise(marks)]
         return {"setup": self.setup_seconds} | dict(zip(("detect", "adapt", "release"), spans, strict=True))

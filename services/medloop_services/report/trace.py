@@ -1,4 +1,4 @@
-"""The trace of a stream: every event folded into what a person wants to see. Order on the wire does not matter.
+"""The trace of a stream: every event folded into what a person wants to see, in whatever order it comes.
 
 Positions are counted in images of the whole stream and found by event time, so that the same recording gives
 the same trace whether it ran over Kafka or in one process.
@@ -124,9 +124,7 @@ class Trace:
             if reading.threshold > 0:
                 ratio = reading.value / reading.threshold
                 highest[reading.layer.value] = max(highest.get(reading.layer.value, 0.0), ratio)
-        self.levels.extend(
-            Level(position, event.device_id, layer, ratio) for layer, ratio in highest.items()
-        )
+        self.levels.extend(Level(position, event.device_id, layer, ratio) for layer, ratio in highest.items())
         alarmed = [reading for reading in event.readings if reading.alarmed]
         if alarmed and not any(moment.name == "alarm" for moment in self.moments):
             first = alarmed[0]

@@ -1,0 +1,35 @@
+"""`medloop`, the command line. A command imports what it needs when it runs: not every image has torch."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from medloop_schemas import ConfigurationError
+from rich.console import Console
+
+from medloop_services.cli import inspection, loop, models, operation, streams
+
+app = typer.Typer(
+    name="medloop",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Keeps a medical image model right after it ships: monitor, diagnose, fine-tune, publish.\n\n"
+        "Start with `medloop demo`. Settings come from MEDLOOP_… variables; `medloop config show` lists them."
+    ),
+)
+for part in (loop, models, streams, operation, inspection):
+    part.register(app)
+
+
+def main() -> None:
+    """Run `medloop`; a known error becomes one sentence and an exit code, 2 for a wrong setting."""
+    try:
+        app()
+    except Exception as error:
+        if not isinstance(getattr(error, "code", None), str):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]medloop:[/] {error}", highlight=False)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -1,0 +1,227 @@
+"""`medloop demo` and `medloop simulate`: the whole loop on a stream that drifts."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from medloop_services.cli.options import Data, Json, Seed, write_json
+from medloop_services.cli.progress import training_bar
+from medloop_services.replay.settings import ScenarioName
+
+if TYPE_CHECKING:
+    from medloop_services.model_choice import ModelChoice
+    from medloop_services.replay.scenario import Stream
+    from medloop_services.report.summary import Summary
+    from medloop_services.simulation import Run
+
+Scenario = Annotated[
+    ScenarioName,
+    typer.Option(
+        "--scenario",
+        help="What changes half way: the scanner (data-drift), the readers' policy (concept-drift), "
+        "a class that was not there (new-class), or the site (site-change, for a file that names sites).",
+    ),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="Folder of the model to start with. Default: shipped, or trained now and kept."
+    ),
+]
+Report = Annotated[Path, typer.Option("--report", help="The report, one HTML file.")]
+Picture = Annotated[Path | None, typer.Option("--picture", help="Also write the report's plots to this PNG.")]
+Oracle = Annotated[
+    bool, typer.Option("--oracle/--no-oracle", help="Also train the same network offline on both domains.")
+]
+Images = Annotated[int | None, typer.Option(min=1, help="Images of this part of the stream.")]
+Corruption = Annotated[
+    str | None, typer.Option("--corruption", help="data-drift: what the new scanner does.")
+]
+Severity = Annotated[int | None, typer.Option("--severity", min=1, max=5, help="data-drift: how much.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(demo)
+    app.command()(simulate)
+
+
+def simulate(
+    scenario: Scenario = ScenarioName.DATA_DRIFT,
+    data: Data = None,
+    seed: Seed = 0,
+    model: Model = None,
+    before: Images = None,
+    after: Images = None,
+    corruption: Corruption = None,
+    severity: Severity = None,
+    oracle: Oracle = True,
+    report: Report = Path("runs/simulate.html"),
+    picture: Picture = None,
+    json: Json = None,
+) -> None:
+    """Run the loop in one process, without a broker: the same cores on the same stream, as fast as they go.
+
+    Exits 0 only if the loop closed. The same data, seed and settings give the same events.
+
+    Example: medloop simulate --scenario new-class --data mednist_64.npz --json figures.json
+    """
+    from medloop_services.simulation import simulate as run
+
+    started = time.monotonic()
+    stream, choice = _prepare(scenario, data, model, _chosen(seed, before, after, corruption, severity))
+    setup = time.monotonic() - started
+    with tempfile.TemporaryDirectory(prefix="medloop-") as folder:
+        with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+            result = run(stream, choice, Path(folder), watch=_viewer(live, stream, "medloop simulate"))
+        summary = _judge(stream, choice, result, setup, seed, oracle)
+    _finish(summary, report, picture, json)
+
+
+def demo(
+    scenario: Scenario = ScenarioName.DATA_DRIFT,
+    data: Data = None,
+    seed: Seed = 0,
+    model: Model = None,
+    before: Images = None,
+    after: Images = None,
+    corruption: Corruption = None,
+    severity: Severity = None,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, help="Images a second.")] = 30.0,
+    oracle: Oracle = True,
+    folder: Annotated[Path, typer.Option("--folder", help="For the broker's data, logs and models.")] = Path(
+        "runs/demo"
+    ),
+    report: Report = Path("runs/demo.html"),
+    picture: Picture = None,
+    json: Json = None,
+) -> None:
+    """Run the whole loop: a real Kafka broker, six services as processes, a stream that drifts half way.
+
+    Shows live how medloop notices, finds out why, fine-tunes the ternary model, gates, canaries and releases
+    it; ends with a report and exits 0 only if the loop closed. MEDLOOP_KAFKA=host:port uses your cluster.
+
+    Example: medloop demo --scenario concept-drift --json figures.json
+    """
+    from medloop_services.demo.run import run_demo
+
+    started = time.monotonic()
+    stream, choice = _prepare(scenario, data, model, _chosen(seed, before, after, corruption, severity))
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+        view = _viewer(live, stream, f"medloop demo · {scenario.value}")
+        result, ready = run_demo(stream, choice, folder, rate=rate, watch=view)
+    setup = ready - started
+    _finish(_judge(stream, choice, result, setup, seed, oracle), report, picture, json)
+
+
+def _chosen(
+    seed: int, before: int | None, after: int | None, corruption: str | None, severity: int | None
+) -> dict[str, Any]:
+    wanted = {
+        "SEED": seed,
+        "IMAGES_BEFORE": before,
+        "IMAGES_AFTER": after,
+        "CORRUPTION": corruption,
+        "SEVERITY": severity,
+    }
+    return {f"MEDLOOP_REPLAY_{name}": value for name, value in wanted.items() if value is not None}
+
+
+def _prepare(
+    scenario: ScenarioName, data: str | None, model: Path | None, chosen: dict[str, Any]
+) -> tuple[Stream, ModelChoice]:
+    from medloop_services.bus.context import load_settings
+    from medloop_services.model_choice import choose_model
+    from medloop_services.replay.dataset import load_dataset
+    from medloop_services.replay.scenario import build_scenario
+    from medloop_services.replay.settings import ScenarioSettings
+
+    dataset = load_dataset(data, scenario=scenario.value, announce=_tell)
+    stream = build_scenario(dataset, scenario, load_settings(ScenarioSettings, chosen))
+    with training_bar() as progress:
+        choice = choose_model(stream, model, _tell, progress)
+    return stream, choice
+
+
+def _viewer(live: Live, stream: Stream, title: str) -> Callable[..., None]:
+    from medloop_services.demo.view import draw
+
+    images = len(stream.shown)
+    drawn = 0.0
+
+    def watch(trace: Any, phase: str = "") -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn > 0.25 or len(trace.images) == images:  # drawing costs more than an image
+            drawn = time.monotonic()
+            live.update(draw(trace, title=title, images=images, drift_at=stream.drift_at, phase=phase))
+
+    return watch
+
+
+def _judge(
+    stream: Stream, choice: ModelChoice, result: Run, setup: float, seed: int, with_oracle: bool
+) -> Summary:
+    from medloop_model.training.oracle import OracleSettings
+
+    from medloop_services.judging import judge
+    from medloop_services.report.summary import EXPECTED, Summary
+
+    oracle = OracleSettings(threads=2) if with_oracle else None
+    return Summary(
+        scenario=stream.scenario.value,
+        data=stream.dataset.source,
+        seed=seed,
+        images=len(result.trace.images),
+        drift_at_image=stream.drift_at,
+        expected_diagnosis=EXPECTED[stream.scenario.value],
+        setup_seconds=setup,
+        drift_seconds=result.drift_seconds,
+        trace=result.trace,
+        domains=judge(stream, choice.model, result.released, oracle=oracle, announce=_tell),
+    )
+
+
+def _finish(summary: Summary, report: Path, picture: Path | None, json: Path | None) -> None:
+    from medloop_services.report.html import story, write_report
+    from medloop_services.report.plots import save_picture
+
+    report.parent.mkdir(parents=True, exist_ok=True)
+    write_report(summary, report)
+    if picture is not None:
+        save_picture(summary, picture)
+    figures = summary.as_json()
+    write_json(figures, json)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(story(summary))
+    for name, evaluation in summary.domains:
+        if evaluation is not None:
+            balanced = evaluation.balanced_accuracy
+            console.print(
+                f"  {name.replace('_', ' '):18} balanced accuracy {100 * balanced.value:5.1f} % "
+                f"({100 * balanced.low:.1f}–{100 * balanced.high:.1f}), n = {evaluation.n}"
+            )
+    if summary.gap_closed is not None:
+        console.print(f"  gap to the oracle closed: {100 * summary.gap_closed:.0f} %")
+    events = figures["events"]
+    console.print(
+        f"  {events['images']} images, {events['predictions']} predictions, "
+        f"{events['dead_letters']} dead letters, "
+        f"{events['lost']} lost, {events['duplicates_in_effect']} duplicates in effect"
+    )
+    console.print(f"report: {report}")
+    for reason in summary.reasons_open:
+        console.print(f"[red]open:[/] {reason}")
+    console.print(f"closed: {str(figures['closed']).lower()}")
+    raise typer.Exit(0 if figures["closed"] else 1)
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False)

@@ -1,0 +1,152 @@
+"""`medloop pretrain`, `evaluate`, `kernels`, `bench`: models on their own, without a stream."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from medloop_schemas import ConfigurationError
+from rich.console import Console
+from rich.table import Table
+
+from medloop_services.cli.options import Data, Json, Seed, write_json
+from medloop_services.cli.progress import training_bar
+
+BENCHMARKS = {"kernels": "kernels", "stream": "stream", "drift": "drift", "learn": "learn"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(pretrain)
+    app.command()(evaluate)
+    app.command()(kernels)
+    app.command()(bench)
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option("--out", help="Folder for model.safetensors and teacher.safetensors.")],
+    data: Data = None,
+    seed: Seed = 0,
+    name: Annotated[str, typer.Option("--name", help="First part of the model's version.")] = "ward",
+    teacher_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the teacher.")] = None,
+    student_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the student.")] = None,
+    json: Json = None,
+) -> None:
+    """Train a full-precision teacher and its ternary student; measure the monitoring reference.
+
+    70 % of the training images are trained on; the other 30 % are left for streams. Takes some minutes on
+    one core for 28 px images. The same data, seed and processor type give the same bytes.
+
+    Example: medloop pretrain --data pneumoniamnist.npz --out models/pneumonia
+    """
+    from medloop_model.training.pretraining import PretrainSettings
+
+    from medloop_services.pretraining import Home, pretrain_model
+    from medloop_services.replay.dataset import load_dataset
+
+    dataset = load_dataset(data, announce=_tell)
+    steps = {"teacher_steps": teacher_steps, "student_steps": student_steps}
+    settings = PretrainSettings(seed=seed, **{key: value for key, value in steps.items() if value})
+    home = Home(
+        data=dataset.name,
+        digest=dataset.digest,
+        class_names=dataset.class_names,
+        training=dataset.divide().training,
+        validation=dataset.validation,
+        test=dataset.test,
+    )
+    command = (
+        f"medloop pretrain --data {Path(data).name if data else dataset.name} --seed {seed} --name {name}"
+    )
+    with training_bar() as progress:
+        files = pretrain_model(home, out, name=name, settings=settings, command=command, progress=progress)
+    figures = {"teacher": files.teacher_test.as_json(), "student": files.student_test.as_json()}
+    _print_evaluations(figures)
+    size = files.model.stat().st_size + files.teacher.stat().st_size
+    _tell(f"wrote {files.model} and {files.teacher.name}, {size / 1e6:.1f} MB together")
+    write_json(figures | {"model": str(files.model), "teacher": str(files.teacher), "bytes": size}, json)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Option("--model", help="Folder or file of a model package.")],
+    data: Data = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    json: Json = None,
+) -> None:
+    """Measure a model on a split: accuracy, balanced accuracy, AUC and recall per class, with 95 % intervals.
+
+    Runs the packed model on the ternary kernels, as it is served.
+
+    Example: medloop evaluate --data pneumoniamnist.npz --model models/pneumonia --split test
+    """
+    from medloop_model.checkpoint import load_package
+    from medloop_model.engine import Engine
+
+    from medloop_services.pretraining import MODEL_FILE
+    from medloop_services.replay.dataset import load_dataset
+    from medloop_services.report.evaluation import evaluate as measure
+
+    dataset = load_dataset(data, announce=_tell)
+    if split not in {"train", "validation", "test"}:
+        raise ConfigurationError(f"--split {split}: choose train, validation or test")
+    images = getattr(dataset, split)
+    engine = Engine(load_package(model / MODEL_FILE if model.is_dir() else model))
+    figures = {split: measure(engine, images.images, images.labels, dataset.class_names).as_json()}
+    _print_evaluations(figures)
+    write_json(figures, json)
+
+
+def kernels(json: Json = None) -> None:
+    """Show which back end each operation runs on, and why. MEDLOOP_KERNELS=reference|cpu overrides."""
+    from medloop_kernels.dispatch import describe
+
+    rows = [asdict(row) for row in describe()]
+    table = Table(box=None)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    write_json(rows, json)
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="kernels, stream, drift or learn.")],
+    json: Json = None,
+) -> None:
+    """Run the benchmarks of a part, each against a peer measured in the same run. Needs a source checkout."""
+    folder = Path(__file__).parents[3] / "benchmarks" / BENCHMARKS.get(what, "")
+    files = sorted(folder.glob("bench_*.py")) if what in BENCHMARKS else []
+    if not files:
+        have = [name for name in BENCHMARKS if list((folder.parent / name).glob("bench_*.py"))]
+        raise ConfigurationError(f"no benchmark of {what!r} here; there are: {', '.join(have) or 'none'}")
+    for file in files:
+        subprocess.run([sys.executable, str(file), *(["--json", str(json)] if json else [])], check=True)
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False)
+
+
+def _print_evaluations(figures: dict[str, dict[str, Any]]) -> None:
+    table = Table(box=None)
+    for column in ("", "n", "accuracy", "balanced accuracy", "AUC", "recall"):
+        table.add_column(column, justify="left" if column in ("", "recall") else "right")
+    for name, figure in figures.items():
+        recall = ", ".join(f"{label} {100 * value:.1f} %" for label, value in figure["recall"].items())
+        table.add_row(
+            name,
+            str(figure["n"]),
+            *(_percent(figure[key]) for key in ("accuracy", "balanced_accuracy")),
+            "" if figure["auc"] is None else f"{figure['auc']:.3f}",
+            recall,
+        )
+    Console().print(table)
+
+
+def _percent(figure: dict[str, float]) -> str:
+    return f"{100 * figure['value']:.1f} % ({100 * figure['low']:.1f}–{100 * figure['high']:.1f})"

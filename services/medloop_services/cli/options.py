@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="npz file in MedMNIST's layout, a folder of them, or 'phantoms'. "
+        "Default: MEDLOOP_DATA, else MedMNIST's download, else phantoms.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write the figures to this file, '-' for standard output.")
+]
+
+
+def write_json(figures: Any, path: Path | None) -> None:
+    """Write figures as indented JSON where `--json` says, if it was given."""
+    if path is None:
+        return
+    text = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+    if str(path) == "-":
+        typer.echo(text, nl=False)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)

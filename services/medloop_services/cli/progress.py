@@ -1,0 +1,30 @@
+"""One progress bar for all long work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def training_bar() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Show steps of training on standard error; yields what to call with stage, step, steps and loss."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        tasks: dict[str, int] = {}
+
+        def report(stage: str, step: int, steps: int, loss: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=steps, loss=loss)
+            bar.update(tasks[stage], completed=step, loss=loss)  # type: ignore[arg-type]
+
+        yield report
