@@ -1,4 +1,4 @@
-"""Drift signalled: the present level of every detector on one device. Levels, not edges: a repeat costs nothing."""
+"""Drift signalled: where every detector of one device stands. Levels, not edges: a repeat costs nothing."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ class LabelEvidence(Body):
     expected_error: float = Field(ge=0, le=1, description="error rate on the reference set")
     unknown: int = Field(default=0, ge=0, description="labels whose class the model does not have")
     unknown_classes: dict[int, str] = Field(default_factory=dict, description="index → name of those classes")
+    latest_sequence: int | None = Field(
+        default=None, description="latest image whose label has been counted; none before the first label"
+    )
 
 
 class DriftSignalled(Event):
@@ -57,7 +60,9 @@ class DriftSignalled(Event):
     readings: tuple[DetectorReading, ...]
     labels: LabelEvidence
     shifted_share: float = Field(
-        ge=0, le=1, description="share of the recent images outside the reference in the data or feature layer"
+        ge=0,
+        le=1,
+        description="share of the recent images outside the reference in the data or feature layer",
     )
 
     @property

@@ -122,5 +122,5 @@ class Panel:
             *self.ks.readings(state.ks),
             *self.mmd.readings(state.mmd),
             *self.adwin.readings(state.adwin),
-            self.label_error.reading(state.labels),
+            *self.label_error.readings(state.labels),
         )

@@ -7,6 +7,7 @@ a day of hard cases is expected to bring more errors; p₁ is p₀ plus the rise
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,10 @@ class LabelErrorState(DetectorState):
     unknown: tuple[bool, ...] = ()
     """Of the same labels: whether the model lacks the class."""
     unknown_classes: dict[int, str] = Field(default_factory=dict)
+    unknown_since: int | None = None
+    """The first image whose class the model lacks."""
+    latest: int | None = None
+    """The latest image whose label has been counted."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +120,33 @@ class LabelError:
             errors=(*state.errors, is_error)[-self.window :],
             unknown=(*state.unknown, is_unknown)[-self.window :],
             unknown_classes=state.unknown_classes | ({label: name} if is_unknown else {}),
+            unknown_since=sequence if is_unknown and state.unknown_since is None else state.unknown_since,
+            latest=sequence if state.latest is None else max(sequence, state.latest),
         )
 
-    def reading(self, state: LabelErrorState) -> DetectorReading:
-        """Return where the sum stands."""
-        alarmed = state.sum > self.threshold
-        return DetectorReading(
-            detector=self.name,
-            layer=Layer.LABEL,
-            statistic="error",
-            value=state.sum,
-            threshold=self.threshold,
-            alarmed=alarmed,
-            since_sequence=state.since if alarmed else None,
+    def readings(self, state: LabelErrorState) -> Sequence[DetectorReading]:
+        """Return where the sum stands, and how many of the latest labels name a class the model lacks."""
+        too_many_errors = state.sum > self.threshold
+        unknown = sum(state.unknown)
+        return (
+            DetectorReading(
+                detector=self.name,
+                layer=Layer.LABEL,
+                statistic="error",
+                value=state.sum,
+                threshold=self.threshold,
+                alarmed=too_many_errors,
+                since_sequence=state.since if too_many_errors else None,
+            ),
+            DetectorReading(
+                detector="labels",
+                layer=Layer.LABEL,
+                statistic="unknown_class",
+                value=unknown,
+                threshold=0,
+                alarmed=unknown > 0,
+                since_sequence=state.unknown_since if unknown else None,
+            ),
         )
 
     def evidence(self, state: LabelErrorState) -> LabelEvidence:
@@ -138,6 +157,7 @@ class LabelError:
             expected_error=self.overall,
             unknown=sum(state.unknown),
             unknown_classes=state.unknown_classes,
+            latest_sequence=state.latest,
         )
 
 

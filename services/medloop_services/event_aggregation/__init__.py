@@ -1,0 +1,1 @@
+"""Reads signals, writes adaptation requests: decides whether a site has drifted, and into what."""
