@@ -1,4 +1,4 @@
-"""Names what has changed, and on what evidence. The causes are tried in the order in which they exclude others.
+"""Names what has changed, and on what evidence; causes are tried in the order in which they exclude others.
 
 1. Readers name classes that the model does not have → new class.
 2. The inputs have shifted, and so much that most images must be different → data drift.
@@ -188,9 +188,9 @@ def _settle(
     labelled = sum(_labelled_since_onset(devices[name]) for name in shifted)
     if labelled < settings.settling_labels:
         return Undecided(
-            f"the inputs of {', '.join(shifted)} have shifted in at least {share:.0%} of the images, which a "
-            f"new class could explain: waiting for the labels of {settings.settling_labels} images since then "
-            f"({labelled} so far)"
+            f"the inputs of {', '.join(shifted)} have shifted in at least {share:.0%} of the images, "
+            "which a new class could explain: waiting for the labels of "
+            f"{settings.settling_labels} images since then ({labelled} so far)"
         )
     corroborated = any(
         len({reading.detector for reading in input_alarms(devices[name].signal)}) > 1 for name in shifted
