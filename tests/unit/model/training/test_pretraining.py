@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from medloop_model.architecture import Architecture
+from medloop_model.checkpoint import save_package, save_teacher
+from medloop_model.errors import ShapeError
+from medloop_model.training.export import network_from
+from medloop_model.training.pretraining import PretrainSettings, predict, pretrain, warmed_up_cosine
+
+TINY = Architecture(8, 1, 4, 16, 1, 2, 2, ("dark", "bright"))
+QUICK = PretrainSettings(teacher_steps=40, student_steps=40, batch_size=16, fisher_images=8)
+
+
+def shades(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose mean grey tells the class."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 2, count)
+    images = draw.integers(0, 120, (count, 8, 8)) + 100 * labels[:, None, None]
+    return images.astype(np.uint8), labels
+
+
+def test_teacher_and_student_learn_and_the_student_is_ternary() -> None:
+    made = pretrain(*shades(200, 0), *shades(60, 1), TINY, settings=QUICK)
+    images, labels = shades(100, 2)
+    for model in (made.package, made.teacher):
+        assert np.mean(predict(network_from(model), images).argmax(axis=1) == labels) > 0.95
+    assert not made.teacher.architecture.quantized
+    assert made.package.fisher.keys() == made.package.latent.keys()
+    assert made.package.provenance["validation_accuracy"] > 0.95
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    digests = set()
+    for run in ("first", "second"):
+        made = pretrain(*shades(80, 0), *shades(20, 1), TINY, settings=QUICK)
+        digests.add(
+            (
+                save_package(made.package, tmp_path / run),
+                save_teacher(made.teacher, tmp_path / f"{run}.teacher"),
+            )
+        )
+    assert len(digests) == 1
+
+
+def test_progress_tells_every_step_of_both_stages() -> None:
+    told: list[tuple[str, int, int]] = []
+    settings = PretrainSettings(teacher_steps=2, student_steps=3, batch_size=4, fisher_images=2)
+    pretrain(
+        *shades(20, 0),
+        *shades(20, 1),
+        TINY,
+        settings=settings,
+        progress=lambda stage, step, steps, loss: told.append((stage, step, steps)),
+    )
+    assert told == [("teacher", 1, 2), ("teacher", 2, 2), *[("student", step, 3) for step in (1, 2, 3)]]
+
+
+def test_images_of_another_size_are_refused() -> None:
+    images, labels = shades(4, 0)
+    with pytest.raises(ShapeError):
+        pretrain(images[:, :7], labels, images, labels, TINY, settings=QUICK)
+
+
+def test_rate_rises_then_falls_to_nothing() -> None:
+    rates = [warmed_up_cosine(step / 100, 0.08) for step in range(101)]
+    peak = int(np.argmax(rates))
+    assert 7 <= peak <= 9
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] == pytest.approx(0)

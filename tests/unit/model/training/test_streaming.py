@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from medloop_model.architecture import Architecture
+from medloop_model.checkpoint import ModelPackage, save_package, save_teacher
+from medloop_model.errors import ShapeError
+from medloop_model.network import BiTMedViT
+from medloop_model.training.export import export_teacher, network_from
+from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC, STRATEGIES
+from medloop_model.training.oracle import OracleSettings, train_oracle
+from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
+from medloop_model.training.streaming import StreamingLearner
+
+Examples = tuple[np.ndarray, np.ndarray]
+
+TINY = Architecture(8, 1, 4, 16, 2, 2, 2, ("dark", "bright"))
+
+
+def shades(count: int, seed: int, classes: int = 2) -> Examples:
+    """Images whose mean grey tells the class."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, count)
+    images = draw.integers(0, 80, (count, 8, 8)) + 70 * labels[:, None, None]
+    return images.astype(np.uint8), labels
+
+
+def inverted(examples: Examples) -> Examples:
+    """The same as another scanner shows it: black is white."""
+    return 255 - examples[0], examples[1]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelPackage, Path]:
+    settings = PretrainSettings(teacher_steps=60, student_steps=60, batch_size=16, fisher_images=16)
+    made = pretrain(*shades(200, 0), *shades(50, 1), TINY, settings=settings)
+    path = tmp_path_factory.mktemp("home") / "teacher.safetensors"
+    save_teacher(made.teacher, path)
+    return made.package, path
+
+
+def adapt(
+    home: tuple[ModelPackage, Path], plan: TrainingPlan, old: Examples, new: Examples
+) -> StreamingLearner:
+    learner = StreamingLearner(home[0], home[1], plan)
+    learner.remember(*old)
+    for start in range(0, len(new[1]), 16):
+        learner.update(new[0][start : start + 16], new[1][start : start + 16])
+    return learner
+
+
+def right(package: ModelPackage, examples: Examples) -> float:
+    return float(np.mean(predict(network_from(package), examples[0]).argmax(axis=1) == examples[1]))
+
+
+def plan_for(strategy: str, classes: tuple[str, ...] = TINY.classes) -> TrainingPlan:
+    return replace(TrainingPlan.for_strategy(strategy, classes), learning_rate=5e-3)
+
+
+def test_a_new_scanner_is_learned_and_the_old_one_kept(home: tuple[ModelPackage, Path]) -> None:
+    new_test, old_test = inverted(shades(100, 5)), shades(100, 6)
+    assert right(home[0], new_test) < 0.6
+    learner = adapt(home, plan_for(SHALLOW_EWC), shades(64, 3), inverted(shades(192, 4)))
+    adapted = learner.package()
+    assert right(adapted, new_test) > 0.9
+    assert right(adapted, old_test) > 0.9
+
+
+def test_a_new_policy_is_learned_against_the_teacher(home: tuple[ModelPackage, Path]) -> None:
+    swapped = [(images, 1 - labels) for images, labels in (shades(192, 4), shades(100, 5))]
+    adapted = adapt(home, plan_for(DISTIL_ALL), shades(64, 3), swapped[0]).package()
+    assert right(adapted, swapped[1]) > 0.9
+
+
+def test_a_new_class_is_learned_by_the_head_alone(home: tuple[ModelPackage, Path]) -> None:
+    classes = (*TINY.classes, "white")
+    learner = adapt(home, plan_for(EXPAND_HEAD, classes), shades(64, 3), shades(96, 4, classes=3))
+    adapted = learner.package()
+    assert adapted.architecture.classes == classes
+    assert right(adapted, shades(150, 5, classes=3)) > 0.9
+    for name, tensor in home[0].latent.items():
+        if not name.startswith("head."):
+            np.testing.assert_array_equal(adapted.latent[name], tensor)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_stream_gives_the_same_bytes(
+    home: tuple[ModelPackage, Path], strategy: str, tmp_path: Path
+) -> None:
+    digests = {
+        save_package(
+            adapt(home, plan_for(strategy), shades(32, 3), inverted(shades(48, 4))).package(), tmp_path / run
+        )
+        for run in ("first", "second")
+    }
+    assert len(digests) == 1
+
+
+def test_exporting_does_not_disturb_the_stream(home: tuple[ModelPackage, Path], tmp_path: Path) -> None:
+    interrupted, whole = (StreamingLearner(*home, plan_for(SHALLOW_EWC)) for _ in range(2))
+    for learner in (interrupted, whole):
+        learner.remember(*shades(32, 3))
+        learner.update(*inverted(shades(16, 4)))
+    interrupted.package()
+    torch.manual_seed(123)  # the global generator plays no part
+    for learner in (interrupted, whole):
+        learner.update(*inverted(shades(16, 5)))
+    digests = {save_package(x.package(), tmp_path / name) for x, name in ((interrupted, "a"), (whole, "b"))}
+    assert len(digests) == 1
+
+
+def test_metrics_count_steps_and_the_loss_falls(home: tuple[ModelPackage, Path]) -> None:
+    plan = replace(plan_for(SHALLOW_EWC), rehearsal_steps=4)
+    learner = StreamingLearner(*home, plan)
+    images, labels = inverted(shades(16 * 8, 4))
+    reports = [learner.update(images[i : i + 16], labels[i : i + 16]) for i in range(0, 128, 16)]
+    assert [report.seen for report in reports] == list(range(16, 129, 16))
+    assert [report.steps for report in reports] == list(range(5, 41, 5))
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert reports[0].accuracy < 0.75 < reports[-1].accuracy
+    assert 0 < reports[-1].flipped < 0.5
+
+
+def test_ewc_holds_the_weights_back(home: tuple[ModelPackage, Path]) -> None:
+    def way(ewc_lambda: float) -> float:
+        plan = replace(plan_for(SHALLOW_EWC), ewc_lambda=ewc_lambda, average_decay=0.0)
+        latent = adapt(home, plan, shades(32, 3), inverted(shades(48, 4))).package().latent
+        return sum(float(np.abs(latent[name] - old).sum()) for name, old in home[0].latent.items())
+
+    assert way(100.0) < 0.7 * way(0.0)
+
+
+def test_no_old_example_is_needed(home: tuple[ModelPackage, Path]) -> None:
+    learner = StreamingLearner(home[0], home[1], plan_for(DISTIL_ALL))
+    assert learner.update(*shades(5, 3)).seen == 5
+
+
+def test_what_a_plan_lacks_is_said_at_once(home: tuple[ModelPackage, Path]) -> None:
+    with pytest.raises(ValueError, match="teacher"):
+        StreamingLearner(home[0], None, plan_for(DISTIL_ALL))
+    with pytest.raises(ValueError, match="Fisher"):
+        StreamingLearner(replace(home[0], fisher={}), None, plan_for(SHALLOW_EWC))
+    with pytest.raises(ShapeError, match="start with"):
+        StreamingLearner(home[0], None, plan_for(SHALLOW_EWC, ("bright", "dark")))
+    learner = StreamingLearner(home[0], None, plan_for(SHALLOW_EWC))
+    with pytest.raises(ShapeError, match="at least one"):
+        learner.update(*shades(0, 0))
+
+
+def test_the_oracle_learns_both_domains(home: tuple[ModelPackage, Path]) -> None:
+    settings = OracleSettings(steps=60, batch_size=32, learning_rate=5e-3)
+    oracle = train_oracle(home[0], shades(100, 3), inverted(shades(100, 4)), TINY.classes, settings)
+    assert right(oracle, shades(100, 5)) > 0.9
+    assert right(oracle, inverted(shades(100, 6))) > 0.9
+
+
+def test_a_teacher_that_is_no_teacher_is_refused(tmp_path: Path) -> None:
+    teacher = export_teacher(BiTMedViT(TINY.full_precision()), {"seed": 0})
+    assert network_from(teacher).architecture == TINY.full_precision()
