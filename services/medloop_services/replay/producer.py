@@ -1,4 +1,4 @@
-"""Messages to Kafka, in order, at a chosen rate or as fast as it takes them, each once even if interrupted."""
+"""Messages to Kafka, in order, at a chosen rate or as fast as it takes them, each once if interrupted."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def _send_all(
 
 
 class _Pace:
-    """Message n of the paced topics leaves n/rate seconds after the first, or at once when that has passed."""
+    """Message n of the paced topics leaves n/rate seconds after the first, or at once if that is past."""
 
     def __init__(self, rate: float | None, topics: frozenset[str]) -> None:
         self._rate = rate
