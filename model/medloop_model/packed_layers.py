@@ -17,6 +17,7 @@ All are float32 but `codes`, which is uint8 in the format of `medloop_kernels.la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from medloop_kernels import Backend, LayoutError, rms_norm, unpack
@@ -155,7 +156,7 @@ def read_floats(tensors: Tensors, name: str, shape: tuple[int, ...]) -> Floats:
     return np.ascontiguousarray(tensor)
 
 
-def _tensor(tensors: Tensors, name: str) -> NDArray[np.generic]:
+def _tensor(tensors: Tensors, name: str) -> NDArray[Any]:
     if name not in tensors:
         raise UnsupportedArchitecture(f"packed tensor {name} is missing; load the package's packed part")
     return tensors[name]
