@@ -79,7 +79,7 @@ class Backend:
             ShapeError: operands do not fit.
             NonFiniteInput: a value is NaN or infinite.
         """
-        _require(x, "x", np.float32, (None, None))
+        _require(x, "x", np.float32)
         _require(norm_weight, "norm_weight", np.float32, (x.shape[1],))
         return self.operations.quantize(x, norm_weight)
 
@@ -117,21 +117,18 @@ class Backend:
 
 
 def _require_linear(codes: NDArray[np.int8], packed: NDArray[np.uint8]) -> None:
-    _require(codes, "codes", np.int8, (None, None))
+    _require(codes, "codes", np.int8)
     require_width(packed, codes.shape[1])
-    _require(packed, "packed", np.uint8, (None, None))
+    _require(packed, "packed", np.uint8)
 
 
 def _require(
-    operand: NDArray[np.generic], name: str, dtype: DTypeLike, shape: tuple[int | None, ...]
+    operand: NDArray[np.generic], name: str, dtype: DTypeLike, shape: tuple[int, ...] | None = None
 ) -> None:
-    fits = operand.ndim == len(shape) and all(
-        wanted is None or wanted == found for wanted, found in zip(shape, operand.shape, strict=True)
-    )
+    """Raise ShapeError unless `operand` has this dtype and shape (None: any matrix) and no gaps."""
+    fits = operand.ndim == 2 if shape is None else operand.shape == shape
     if not fits or operand.dtype != dtype:
-        wanted_shape = tuple("any" if size is None else size for size in shape)
-        raise ShapeError(
-            f"{name} must be {np.dtype(dtype)} {wanted_shape}, not {operand.dtype} {operand.shape}."
-        )
+        wanted = "matrix" if shape is None else shape
+        raise ShapeError(f"{name} must be {np.dtype(dtype)} {wanted}, not {operand.dtype} {operand.shape}.")
     if not operand.flags.c_contiguous:
         raise ShapeError(f"{name} must be C-contiguous: pass numpy.ascontiguousarray({name}).")
