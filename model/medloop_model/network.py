@@ -40,11 +40,10 @@ class BitLinear(nn.Module):
 
     def forward(self, x_BTI: Tensor) -> Tensor:  # noqa: D102
         x_BTI = functional.rms_norm(x_BTI, self.norm.shape, self.norm, NORM_EPSILON)
+        gain_O1 = self.gain[:, None]  # on the weights and not on the outputs, of which there are many more
         if self.quantized:
-            y_BTO = functional.linear(absmax_int8(x_BTI), absmean_ternary(self.weight))
-        else:
-            y_BTO = functional.linear(x_BTI, self.weight)
-        return y_BTO * self.gain + self.bias
+            return functional.linear(absmax_int8(x_BTI), absmean_ternary(self.weight) * gain_O1, self.bias)
+        return functional.linear(x_BTI, self.weight * gain_O1, self.bias)
 
 
 class Block(nn.Module):

@@ -37,17 +37,22 @@ class RehearsalMemory:
         self.pixels_BHWC = torch.cat([self.pixels_BHWC, pixels_BHWC])
         self.labels_B = torch.cat([self.labels_B, labels_B])
 
-    def draw(
-        self, count: int, generator: torch.Generator, allowed_N: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Pixels and labels of `count` examples, every class present equally likely; fewer if there are none.
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels and labels of `count` examples, every class present equally likely; of none if empty."""
+        places = draw_balanced(self.labels_B, count, generator) if len(self) else slice(0)
+        return self.pixels_BHWC[places], self.labels_B[places]
+
+    def merged(self, other: RehearsalMemory, confirmed_N: Tensor) -> RehearsalMemory:
+        """Own examples of confirmed classes, and the other's of the classes in doubt.
+
+        So every class keeps its share of a balanced batch, whichever domain it comes from.
 
         Args:
-            count: how many.
-            generator: the only source of randomness.
-            allowed_N: bool by class; other classes are left out.
+            other: the new domain's memory.
+            confirmed_N: bool by class.
         """
-        places = torch.arange(len(self)) if allowed_N is None else allowed_N[self.labels_B].nonzero()[:, 0]
-        if len(places):
-            places = places[draw_balanced(self.labels_B[places], count, generator)]
-        return self.pixels_BHWC[places], self.labels_B[places]
+        merged = RehearsalMemory(self.architecture)
+        mine_B, others_B = confirmed_N[self.labels_B], ~confirmed_N[other.labels_B]
+        merged.pixels_BHWC = torch.cat([self.pixels_BHWC[mine_B], other.pixels_BHWC[others_B]])
+        merged.labels_B = torch.cat([self.labels_B[mine_B], other.labels_B[others_B]])
+        return merged

@@ -83,6 +83,7 @@ class StreamingLearner:
         self._fisher = _expand_fisher(package, self._anchor)
         self._teacher = network_from(load_teacher(teacher_path)) if teacher_path and plan.alpha < 1 else None
         self._base = network_from(package) if plan.strategy == DISTIL_ALL else None
+        self._base_answers = {memory: memory.labels_B[:0] for memory in (self.old, self.new)}
         self._optimiser = torch.optim.AdamW(
             self._moving.values(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
@@ -116,11 +117,11 @@ class StreamingLearner:
         with torch.no_grad():
             accuracy = (self.network(pixels_BHWC).argmax(dim=1) == labels_B).float().mean()
         self._imprint_new_classes()
-        confirmed_N = self._confirmed_classes()
-        losses = [self._step(pixels_BHWC, labels_B, confirmed_N)]
+        trusted_old = self._trusted_old()
+        losses = [self._step(pixels_BHWC, labels_B, trusted_old)]
         for _ in range(self.plan.rehearsal_steps):
             drawn = self.new.draw(self.plan.rehearsal_batch, self._generator)
-            losses.append(self._step(*drawn, confirmed_N))
+            losses.append(self._step(*drawn, trusted_old))
         return Metrics(
             seen=len(self.new),
             steps=self._steps,
@@ -139,9 +140,9 @@ class StreamingLearner:
         provenance = {"plan": asdict(self.plan), "new_examples": len(self.new), "steps": self._steps}
         return export_package(network.eval(), provenance, fisher=self._running_fisher(network))
 
-    def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, confirmed_N: Tensor | None) -> float:
+    def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, old: RehearsalMemory) -> float:
         """One optimiser step on new examples and as many remembered ones."""
-        old_pixels, old_labels = self.old.draw(self.plan.rehearsal_batch, self._generator, confirmed_N)
+        old_pixels, old_labels = old.draw(self.plan.rehearsal_batch, self._generator)
         pixels_BHWC = torch.cat([pixels_BHWC, old_pixels])
         labels_B = torch.cat([labels_B, old_labels])
         if self.plan.augmentation:
@@ -200,19 +201,24 @@ class StreamingLearner:
             self._imprinted += 1
 
     @torch.no_grad()
-    def _confirmed_classes(self) -> Tensor | None:
-        """Classes whose old examples may be rehearsed; all of them (None) unless the policy changed."""
+    def _trusted_old(self) -> RehearsalMemory:
+        """What to rehearse beside new examples: all old ones, or those whose labels a new policy confirms."""
         if self._base is None or not len(self.old):
-            return None
-        old_answers_B, new_answers_B = (
-            self._base(memory.pixels_BHWC).argmax(dim=1) for memory in (self.old, self.new)
+            return self.old
+        for memory in (self.old, self.new):
+            answered = len(self._base_answers[memory])
+            answers_B = self._base(memory.pixels_BHWC[answered:]).argmax(dim=1)
+            self._base_answers[memory] = torch.cat([self._base_answers[memory], answers_B])
+        found_N = confirmed_classes(
+            self._base_answers[self.old],
+            self.old.labels_B,
+            self._base_answers[self.new],
+            self.new.labels_B,
+            doubt=self.plan.doubt,
         )
         confirmed_N = torch.ones(len(self.plan.classes), dtype=torch.bool)
-        found_N = confirmed_classes(
-            old_answers_B, self.old.labels_B, new_answers_B, self.new.labels_B, doubt=self.plan.doubt
-        )
         confirmed_N[: len(found_N)] = found_N
-        return confirmed_N
+        return self.old.merged(self.new, confirmed_N)
 
     def _running_fisher(self, network: BiTMedViT) -> Tensors:
         """Online EWC: what mattered so far and what matters on the new domain."""
