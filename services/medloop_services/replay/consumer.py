@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from medloop_schemas import TransientError
 
@@ -54,7 +55,7 @@ async def read(bootstrap: str, topics: Collection[str]) -> AsyncIterator[Record]
         RecordingError: none of the topics exists.
     """
     async with _consumer(bootstrap) as consumer:
-        await _seek_to_beginning(consumer, topics)
+        await _assign(consumer, bootstrap, topics)
         while True:
             for record in await _poll(consumer):
                 yield record
@@ -68,7 +69,7 @@ async def read_to_end(bootstrap: str, topics: Collection[str]) -> AsyncIterator[
         RecordingError: none of the topics exists.
     """
     async with _consumer(bootstrap) as consumer:
-        partitions = await _seek_to_beginning(consumer, topics)
+        partitions = await _assign(consumer, bootstrap, topics)
         ends = await consumer.end_offsets(partitions)
         while [p for p in partitions if await consumer.position(p) < ends[p]]:
             for record in await _poll(consumer):
@@ -92,20 +93,31 @@ async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.stop()
 
 
-async def _seek_to_beginning(consumer: AIOKafkaConsumer, topics: Collection[str]) -> list[TopicPartition]:
-    existing = sorted(await consumer.topics() & set(topics))
-    if not existing:
-        raise RecordingError(
-            f"none of the topics {', '.join(sorted(topics))} exists; start `medloop up` first"
-        )
-    partitions = [
-        TopicPartition(topic, number)
-        for topic in existing
-        for number in sorted(consumer.partitions_for_topic(topic) or ())
-    ]
+async def _assign(
+    consumer: AIOKafkaConsumer, bootstrap: str, topics: Collection[str]
+) -> list[TopicPartition]:
+    partitions = await _partitions(bootstrap, topics)
     consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
     return partitions
+
+
+async def _partitions(bootstrap: str, topics: Collection[str]) -> list[TopicPartition]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        existing = sorted(set(await admin.list_topics()) & set(topics))
+        if not existing:
+            names = ", ".join(sorted(topics))
+            raise RecordingError(f"none of the topics {names} exists; start `medloop up` first")
+        described = await admin.describe_topics(existing)
+    finally:
+        await admin.close()
+    return [
+        TopicPartition(topic["topic"], partition["partition"])
+        for topic in described
+        for partition in topic["partitions"]
+    ]
 
 
 async def _poll(consumer: AIOKafkaConsumer) -> list[Record]:

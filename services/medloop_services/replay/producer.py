@@ -94,7 +94,7 @@ async def _send_all(
         await pace.wait_for(message.topic)
         waiting.append(
             await producer.send(
-                message.topic, message.value, key=message.key or None, headers=message.headers
+                message.topic, message.value, key=message.key or None, headers=list(message.headers)
             )
         )
         while len(waiting) > IN_FLIGHT or (waiting and waiting[0].done()):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import medloop_schemas
 import pytest
 from medloop_schemas import TOPICS, Topic

@@ -32,7 +32,7 @@ def arrays(side: int = 8, colour: bool = False, classes: int = 3) -> dict[str, N
 def saved(folder: Path, name: str = "unseen.npz", **changes: Any) -> Path:
     path = folder / name
     contents = {**arrays(), **changes}
-    np.savez(path, **{key: value for key, value in contents.items() if value is not None})
+    np.savez(path, allow_pickle=True, **{key: value for key, value in contents.items() if value is not None})
     return path
 
 
@@ -45,7 +45,7 @@ def quiet(line: str) -> None:
 def test_any_file_in_medmnist_layout_is_read(tmp_path: Path, side: int, colour: bool) -> None:
     path = tmp_path / "unseen.npz"
     contents = arrays(side, colour)
-    np.savez(path, **contents)
+    np.savez(path, allow_pickle=False, **contents)
     dataset = read_dataset(path)
     assert (dataset.image_size, dataset.channels) == (side, 3 if colour else 1)
     assert dataset.class_names == ("class 0", "class 1", "class 2")
@@ -57,7 +57,7 @@ def test_any_file_in_medmnist_layout_is_read(tmp_path: Path, side: int, colour: 
 
 def test_known_files_have_class_names(tmp_path: Path) -> None:
     path = tmp_path / "pneumoniamnist.npz"
-    np.savez(path, **arrays(classes=2))
+    np.savez(path, allow_pickle=False, **arrays(classes=2))
     assert read_dataset(path).class_names == ("normal", "pneumonia")
 
 
@@ -66,7 +66,7 @@ def test_class_names_in_the_file_win(tmp_path: Path) -> None:
 
 
 def test_sites_are_read(tmp_path: Path) -> None:
-    sites = {
+    sites: dict[str, Any] = {
         f"{name}_site": np.arange(count) % 2 for name, count in (("train", 60), ("val", 12), ("test", 18))
     }
     train = read_dataset(saved(tmp_path, **sites)).train
