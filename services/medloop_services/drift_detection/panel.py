@@ -11,9 +11,15 @@ from pydantic import BaseModel, ConfigDict
 from medloop_services.drift_detection.baseline import Baseline
 from medloop_services.drift_detection.detectors.adwin import Adwin, AdwinState
 from medloop_services.drift_detection.detectors.cusum import Cusum, CusumState
-from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov, WindowState
+from medloop_services.drift_detection.detectors.kolmogorov_smirnov import (
+    KolmogorovSmirnov,
+    KolmogorovSmirnovState,
+)
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
-from medloop_services.drift_detection.detectors.maximum_mean_discrepancy import MaximumMeanDiscrepancy
+from medloop_services.drift_detection.detectors.maximum_mean_discrepancy import (
+    DiscrepancyState,
+    MaximumMeanDiscrepancy,
+)
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
 IMAGE_DETECTORS = 4
@@ -30,8 +36,8 @@ class PanelState(BaseModel):
 
     cusum: CusumState
     adwin: AdwinState
-    ks: WindowState
-    mmd: WindowState
+    ks: KolmogorovSmirnovState
+    mmd: DiscrepancyState
     labels: LabelErrorState
     images_seen: int = 0
     labels_seen: int = 0

@@ -68,7 +68,9 @@ class Cusum:
             seed: of the simulation.
         """
         highest = _simulate(reference_scores, slack, np.random.default_rng(seed))
-        usual = np.maximum(np.quantile(highest, USUAL_QUANTILE, axis=0), slack)
+        usual = np.quantile(highest, USUAL_QUANTILE, axis=0)
+        # A scalar that is constant on the reference (no dead channel) must not alarm at the first exception.
+        usual = np.maximum(usual, max(float(np.median(usual)), slack))
         quiet_share = np.exp(-STREAM_IMAGES / images_per_alarm)
         factor = np.quantile((highest / usual).max(1), quiet_share)
         return cls(scalars, slack, usual * factor)

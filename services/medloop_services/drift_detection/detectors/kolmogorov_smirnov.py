@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from medloop_schemas import DetectorReading, Layer
@@ -19,22 +20,16 @@ from numpy.typing import NDArray
 
 from medloop_services.drift_detection.detectors.change_point import change_point
 from medloop_services.drift_detection.detectors.detector import Batch, DetectorState, Scalars
+from medloop_services.drift_detection.detectors.window import Window
 
 FloatArray = NDArray[np.float64]
 
 
-class WindowState(DetectorState):
-    """The latest images: sequence number and values of each, in order."""
+class KolmogorovSmirnovState(DetectorState):
+    """The window, and each scalar's distance; no distances before the window is full."""
 
-    sequences: tuple[int, ...] = ()
-    rows: tuple[tuple[float, ...], ...] = ()
-
-    def extended(self, sequences: Sequence[int], rows: FloatArray, images: int) -> WindowState:
-        """Return the window with more images, cut to the latest `images` of them."""
-        return WindowState(
-            sequences=(*self.sequences, *sequences)[-images:],
-            rows=(*self.rows, *map(tuple, rows.tolist()))[-images:],
-        )
+    window: Window = Window()
+    distances: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,60 +57,61 @@ class KolmogorovSmirnov:
         tail = self.false_alarm / len(self.scalars.names)
         return float(np.sqrt(-np.log(tail / 2) / (2 * effective)))
 
-    def initial(self) -> WindowState:
+    def initial(self) -> KolmogorovSmirnovState:
         """Return an empty window."""
-        return WindowState()
+        return KolmogorovSmirnovState()
 
-    def update(self, state: WindowState, batch: Batch) -> WindowState:
-        """Return the window with a micro-batch more."""
-        return state.extended(batch.sequences, batch.scores, self.images)
+    def update(self, state: KolmogorovSmirnovState, batch: Batch) -> KolmogorovSmirnovState:
+        """Return the window with a micro-batch more, and its distances."""
+        window = state.window.extended(batch.sequences, batch.scores, self.images)
+        if len(window.rows) < self.images:
+            return KolmogorovSmirnovState(window=window)
+        return KolmogorovSmirnovState(window=window, distances=self._distances(np.array(window.rows)))
 
-    def readings(self, state: WindowState) -> Sequence[DetectorReading]:
+    def readings(self, state: KolmogorovSmirnovState) -> Sequence[DetectorReading]:
         """Return each layer's scalar that has moved furthest; nothing before the window is full."""
-        if len(state.rows) < self.images:
+        if not state.distances:
             return ()
-        window = np.array(state.rows)
-        distances = self.distances(window)
-        return [
-            DetectorReading(
-                detector=self.name,
-                layer=layer,
-                statistic=self.scalars.split_names[column][1],
-                value=float(distances[column]),
-                threshold=self.threshold,
-                alarmed=bool(distances[column] > self.threshold),
-                since_sequence=state.sequences[change_point(window[:, column])]
-                if distances[column] > self.threshold
-                else None,
-            )
-            for layer, column in self.scalars.worst_by_layer(distances).items()
-        ]
+        distances = np.array(state.distances)
+        return [self._reading(state, layer, c) for layer, c in self.scalars.worst_by_layer(distances).items()]
 
-    def distances(self, window: FloatArray) -> FloatArray:
-        """Return D of each scalar, (k,), for a window (w, k)."""
-        return np.array(
-            [
-                _distance(np.sort(scores), reference)
-                for scores, reference in zip(window.T, self._sorted_reference, strict=True)
-            ]
+    def shifted_share(self, state: KolmogorovSmirnovState) -> float:
+        """Return the share of the window's images that have changed, as far as one data scalar shows it."""
+        layers_and_distances = zip(self.scalars.layers, state.distances, strict=False)
+        return max((distance for layer, distance in layers_and_distances if layer is Layer.DATA), default=0.0)
+
+    def _reading(self, state: KolmogorovSmirnovState, layer: Layer, column: int) -> DetectorReading:
+        alarmed = state.distances[column] > self.threshold
+        scores = np.array([row[column] for row in state.window.rows])
+        return DetectorReading(
+            detector=self.name,
+            layer=layer,
+            statistic=self.scalars.split_names[column][1],
+            value=state.distances[column],
+            threshold=self.threshold,
+            alarmed=alarmed,
+            since_sequence=state.window.sequences[change_point(scores)] if alarmed else None,
         )
 
-    def shifted_share(self, state: WindowState) -> float:
-        """Return the share of the window's images that have changed, as far as one data scalar shows it."""
-        if len(state.rows) < self.images:
-            return 0.0
-        data = [column for column, layer in enumerate(self.scalars.layers) if layer is Layer.DATA]
-        distance = self.distances(np.array(state.rows))[data].max(initial=0.0)
-        return float(distance)
+    def _distances(self, window: FloatArray) -> tuple[float, ...]:
+        columns = zip(np.sort(window, axis=0).T, self._sorted_reference, strict=True)
+        return tuple(distance(scores, reference) for scores, reference in columns)
 
     @cached_property
     def _sorted_reference(self) -> FloatArray:
         return np.sort(self.reference_scores, axis=0).T.copy()
 
 
-def _distance(window: FloatArray, reference: FloatArray) -> float:
-    """Return sup |F_window − F_reference| of two sorted samples."""
-    values = np.concatenate([window, reference])
-    of_window = np.searchsorted(window, values, side="right") / len(window)
-    of_reference = np.searchsorted(reference, values, side="right") / len(reference)
-    return float(np.abs(of_window - of_reference).max())
+def distance(sample: FloatArray, reference: FloatArray) -> float:
+    """Return D = sup |F_sample − F_reference| of two ascending samples, (w,) and (n,).
+
+    F_sample lies highest above F_reference at one of its own steps, and deepest below just before one.
+    """
+    above = _share_up_to(sample, sample, "right") - _share_up_to(reference, sample, "right")
+    below = _share_up_to(reference, sample, "left") - _share_up_to(sample, sample, "left")
+    return float(max(above.max(), below.max()))
+
+
+def _share_up_to(ascending: FloatArray, values: FloatArray, side: Literal["left", "right"]) -> FloatArray:
+    shares: FloatArray = ascending.searchsorted(values, side) / len(ascending)
+    return shares

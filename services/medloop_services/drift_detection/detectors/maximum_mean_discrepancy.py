@@ -15,12 +15,20 @@ from medloop_schemas import DetectorReading, Layer
 from numpy.typing import NDArray
 
 from medloop_services.drift_detection.detectors.change_point import change_point
-from medloop_services.drift_detection.detectors.detector import Batch
-from medloop_services.drift_detection.detectors.kolmogorov_smirnov import WindowState
+from medloop_services.drift_detection.detectors.detector import Batch, DetectorState
+from medloop_services.drift_detection.detectors.window import Window
 
 FloatArray = NDArray[np.float64]
 
 PERMUTATIONS = 4096
+
+
+class DiscrepancyState(DetectorState):
+    """The window, its MMD² and where it most likely began to differ; neither before the window is full."""
+
+    window: Window = Window()
+    value: float | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,32 +81,38 @@ class MaximumMeanDiscrepancy:
             similarity_deviation=max(float(similarity.std()), 1e-6),
         )
 
-    def initial(self) -> WindowState:
+    def initial(self) -> DiscrepancyState:
         """Return an empty window."""
-        return WindowState()
+        return DiscrepancyState()
 
-    def update(self, state: WindowState, batch: Batch) -> WindowState:
-        """Return the window with a micro-batch more."""
-        return state.extended(batch.sequences, batch.features, self.images)
-
-    def readings(self, state: WindowState) -> Sequence[DetectorReading]:
-        """Return the discrepancy; none before the window is full."""
-        if len(state.rows) < self.images:
-            return ()
-        window = np.array(state.rows)
-        to_reference = np.exp(-self.inverse_width * _squared_distances(window, self.reference))
-        within = np.exp(-self.inverse_width * _squared_distances(window, window))
-        value = _mean_of_distinct(within) + self.within_reference - 2 * float(to_reference.mean())
-        alarmed = value > self.threshold
+    def update(self, state: DiscrepancyState, batch: Batch) -> DiscrepancyState:
+        """Return the window with a micro-batch more, and its discrepancy."""
+        window = state.window.extended(batch.sequences, batch.features, self.images)
+        if len(window.rows) < self.images:
+            return DiscrepancyState(window=window)
+        rows = np.array(window.rows)
+        to_reference = np.exp(-self.inverse_width * _squared_distances(rows, self.reference))
+        within = np.exp(-self.inverse_width * _squared_distances(rows, rows))
         strangeness = (self.similarity_mean - to_reference.mean(1)) / self.similarity_deviation
+        return DiscrepancyState(
+            window=window,
+            value=_mean_of_distinct(within) + self.within_reference - 2 * float(to_reference.mean()),
+            since=window.sequences[change_point(strangeness)],
+        )
+
+    def readings(self, state: DiscrepancyState) -> Sequence[DetectorReading]:
+        """Return the discrepancy; nothing before the window is full."""
+        if state.value is None:
+            return ()
+        alarmed = state.value > self.threshold
         reading = DetectorReading(
             detector=self.name,
             layer=Layer.FEATURE,
             statistic="embedding",
-            value=value,
+            value=state.value,
             threshold=self.threshold,
             alarmed=alarmed,
-            since_sequence=state.sequences[change_point(strangeness)] if alarmed else None,
+            since_sequence=state.since if alarmed else None,
         )
         return (reading,)
 
