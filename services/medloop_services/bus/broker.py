@@ -195,7 +195,7 @@ class EmbeddedBroker:
             # A group starts at once, and a killed replica's partitions move on within seconds.
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
-            # A node registers again only after the controller has forgotten the one before; the default is 9 s.
+            # A node registers again only after the controller has forgotten the last; default 9 s.
             "broker.session.timeout.ms": 2000,
             "broker.heartbeat.interval.ms": 400,
             "controlled.shutdown.enable": "false",

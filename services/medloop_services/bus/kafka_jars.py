@@ -114,9 +114,9 @@ def _fill(folder: Path, jars: Sequence[Jar]) -> None:
         # requests' errors are OSErrors; jgo raises RuntimeError where no registry has the file.
         tried = ", ".join(MavenContext().remote_repos.values())
         raise BrokerUnavailable(
-            f"the embedded broker needs {len(jars)} jars of Apache Kafka {KAFKA_VERSION}, once, and they can't "
-            f"be downloaded from {tried} ({type(error).__name__}: {error}). Connect to the internet, or copy "
-            f"{folder} from a machine that has it, or set MEDLOOP_KAFKA=host:port to use a cluster you have."
+            f"the embedded broker needs {len(jars)} jars of Apache Kafka {KAFKA_VERSION}, once; they can't "
+            f"be had from {tried} ({type(error).__name__}: {error}). Connect to the internet, copy {folder} "
+            f"from a machine that has it, or set MEDLOOP_KAFKA=host:port to use a cluster you have."
         ) from error
     finally:
         truststore.extract_from_ssl()

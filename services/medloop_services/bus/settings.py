@@ -39,4 +39,10 @@ class BusSettings(BaseSettings):
     unhandled_limit: int = Field(
         default=10, ge=1, description="unexpected errors in a row after which the service stops"
     )
+    replica: str = Field(
+        default="",
+        pattern="^[A-Za-z0-9_.-]*$",
+        description="stable name of this replica; a restart under it gets its partitions back at once",
+    )
+    drain_s: float = Field(default=20.0, gt=0, le=600, description="time to finish a batch on SIGTERM, s")
     replication: int = Field(default=1, ge=1, le=7, description="replicas of each topic that is created")

@@ -1,0 +1,92 @@
+"""Makes every topic exist, with the right partitions, before anything reads or writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+from medloop_schemas import TOPICS, ConfigurationError, Event, topic_of
+
+from medloop_services.bus.processor import KeyedProcessor, Processor
+from medloop_services.bus.settings import BusSettings
+from medloop_services.bus.topic_names import state_topic
+
+MAX_STATE_BYTES = 16 * 1024 * 1024
+SEGMENT_BYTES = 32 * 1024 * 1024
+
+
+def registry_topics(replication: int = 1) -> list[NewTopic]:
+    """Return every registered topic and its dead letters, as they are to be created."""
+    wanted = []
+    for topic in TOPICS:
+        kept = {"retention.ms": str(topic.retention_ms)}
+        wanted.append(NewTopic(topic.name, topic.partitions, replication, topic_configs=kept))
+        wanted.append(NewTopic(topic.dead_letters, topic.partitions, replication, topic_configs=kept))
+    return wanted
+
+
+def state_topics(processors: Iterable[Processor], replication: int = 1) -> list[NewTopic]:
+    """Return the state topics of the keyed processors: co-partitioned with their inputs, compacted."""
+    return [
+        NewTopic(
+            state_topic(processor.name),
+            partitions_of(processor.inputs),
+            replication,
+            topic_configs={
+                "cleanup.policy": "compact",
+                "max.message.bytes": str(MAX_STATE_BYTES),
+                # The active segment is never compacted; small ones keep a restore short.
+                "segment.bytes": str(SEGMENT_BYTES),
+            },
+        )
+        for processor in processors
+        if isinstance(processor, KeyedProcessor)
+    ]
+
+
+def partitions_of(inputs: Sequence[type[Event]]) -> int:
+    """Return the partition count that a processor's inputs share.
+
+    Raises:
+        ConfigurationError: they differ, so a key's events would not meet in one replica.
+    """
+    counts = {topic_of(event).name: topic_of(event).partitions for event in inputs}
+    if len(set(counts.values())) != 1:
+        raise ConfigurationError(f"topics read together need equal partition counts: {counts}")
+    return next(iter(counts.values()))
+
+
+async def ensure_topics(settings: BusSettings, processors: Sequence[Processor] = ()) -> None:
+    """Create what is missing, leave what exists, and verify the partition counts.
+
+    Raises:
+        ConfigurationError: an existing topic has another number of partitions.
+        KafkaError: the broker is away; call again.
+    """
+    wanted = registry_topics(settings.replication) + state_topics(processors, settings.replication)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in wanted if topic.name not in existing]
+        if missing:
+            answer = await admin.create_topics(missing)
+            for _name, code, *_message in answer.topic_errors:
+                # Another service has been quicker: they all start with this step.
+                if code not in (0, TopicAlreadyExistsError.errno):
+                    raise for_code(code)(str(_message))
+        await _verify(admin, wanted)
+    finally:
+        await admin.close()
+
+
+async def _verify(admin: AIOKafkaAdminClient, wanted: Sequence[NewTopic]) -> None:
+    described = await admin.describe_topics([topic.name for topic in wanted])
+    found = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    for topic in wanted:
+        if found.get(topic.name) != topic.num_partitions:
+            raise ConfigurationError(
+                f"topic {topic.name} has {found.get(topic.name, 0)} partitions, not {topic.num_partitions}: "
+                "keys would be ordered differently. Create it anew, or use another cluster."
+            )
