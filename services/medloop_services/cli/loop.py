@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from medloop_services.cli.options import Data, Json, Seed, write_json
+from medloop_services.cli.options import Data, Json, Seed, tell, write_json
 from medloop_services.cli.progress import training_bar
 from medloop_services.replay.settings import ScenarioName
 
@@ -144,10 +144,10 @@ def _prepare(
     from medloop_services.replay.scenario import build_scenario
     from medloop_services.replay.settings import ScenarioSettings
 
-    dataset = load_dataset(data, scenario=scenario.value, announce=_tell)
+    dataset = load_dataset(data, scenario=scenario.value, announce=tell)
     stream = build_scenario(dataset, scenario, load_settings(ScenarioSettings, chosen))
     with training_bar() as progress:
-        choice = choose_model(stream, model, _tell, progress)
+        choice = choose_model(stream, model, tell, progress)
     return stream, choice
 
 
@@ -185,7 +185,7 @@ def _judge(
         setup_seconds=setup,
         drift_seconds=result.drift_seconds,
         trace=result.trace,
-        domains=judge(stream, choice.model, result.released, oracle=oracle, announce=_tell),
+        domains=judge(stream, choice.model, result.released, oracle=oracle, announce=tell),
     )
 
 
@@ -221,7 +221,3 @@ def _finish(summary: Summary, report: Path, picture: Path | None, json: Path | N
         console.print(f"[red]open:[/] {reason}")
     console.print(f"closed: {str(figures['closed']).lower()}")
     raise typer.Exit(0 if figures["closed"] else 1)
-
-
-def _tell(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False)

@@ -13,7 +13,7 @@ from medloop_schemas import ConfigurationError
 from rich.console import Console
 from rich.table import Table
 
-from medloop_services.cli.options import Data, Json, Seed, write_json
+from medloop_services.cli.options import Data, Json, Seed, tell, write_json
 from medloop_services.cli.progress import training_bar
 
 BENCHMARKS = {"kernels": "kernels", "stream": "stream", "drift": "drift", "learn": "learn"}
@@ -48,7 +48,7 @@ def pretrain(
     from medloop_services.pretraining import Home, pretrain_model
     from medloop_services.replay.dataset import load_dataset
 
-    dataset = load_dataset(data, announce=_tell)
+    dataset = load_dataset(data, announce=tell)
     steps = {"teacher_steps": teacher_steps, "student_steps": student_steps}
     settings = PretrainSettings(seed=seed, **{key: value for key, value in steps.items() if value})
     home = Home(
@@ -67,7 +67,7 @@ def pretrain(
     figures = {"teacher": files.teacher_test.as_json(), "student": files.student_test.as_json()}
     _print_evaluations(figures)
     size = files.model.stat().st_size + files.teacher.stat().st_size
-    _tell(f"wrote {files.model} and {files.teacher.name}, {size / 1e6:.1f} MB together")
+    tell(f"wrote {files.model} and {files.teacher.name}, {size / 1e6:.1f} MB together")
     write_json(figures | {"model": str(files.model), "teacher": str(files.teacher), "bytes": size}, json)
 
 
@@ -90,7 +90,7 @@ def evaluate(
     from medloop_services.replay.dataset import load_dataset
     from medloop_services.report.evaluation import evaluate as measure
 
-    dataset = load_dataset(data, announce=_tell)
+    dataset = load_dataset(data, announce=tell)
     if split not in {"train", "validation", "test"}:
         raise ConfigurationError(f"--split {split}: choose train, validation or test")
     images = getattr(dataset, split)
@@ -126,10 +126,6 @@ def bench(
         raise ConfigurationError(f"no benchmark of {what!r} here; there are: {', '.join(have) or 'none'}")
     for file in files:
         subprocess.run([sys.executable, str(file), *(["--json", str(json)] if json else [])], check=True)
-
-
-def _tell(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False)
 
 
 def _print_evaluations(figures: dict[str, dict[str, Any]]) -> None:

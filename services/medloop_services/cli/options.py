@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.console import Console
 
 Data = Annotated[
     str | None,
@@ -32,3 +33,8 @@ def write_json(figures: Any, path: Path | None) -> None:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text)
+
+
+def tell(line: str) -> None:
+    """Say one line on standard error."""
+    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False)
