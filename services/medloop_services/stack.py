@@ -1,4 +1,4 @@
-"""The stack on one machine: a broker and a process a service, started, watched, restarted and stopped together."""
+"""The stack on one machine: a broker and one process a service, started, watched and stopped together."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def replay(
 ) -> None:
     """Send a recording, or a scenario made from an npz file, to the topics.
 
-    Interrupted (Ctrl-C), the same command goes on where it stopped. Label delay, devices and more are settings:
-    `medloop config show` lists MEDLOOP_REPLAY_….
+    Interrupted (Ctrl-C), the same command goes on where it stopped. Label delay, devices and more are
+    settings: `medloop config show` lists MEDLOOP_REPLAY_….
 
     Example: medloop replay --scenario new-class --data mednist_64.npz --rate 20
     """

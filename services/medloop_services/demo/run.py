@@ -1,0 +1,196 @@
+"""A stream through the real stack: send it at a rate, keep the services alive, watch every topic."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medloop_schemas import (
+    TOPICS,
+    Event,
+    ImageAcquired,
+    InvalidEvent,
+    TransientError,
+    decode,
+    encode,
+    topic_of,
+)
+
+from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.model_choice import ModelChoice
+from medloop_services.replay.consumer import read
+from medloop_services.replay.producer import send, sent_ids
+from medloop_services.replay.recording import Record
+from medloop_services.replay.scenario import Stream
+from medloop_services.report.trace import Trace
+from medloop_services.simulation import Run, publisher_settings
+from medloop_services.stack import Stack, StackFailed, read_state, service_statuses
+
+SOURCE = "/medloop/replay"
+READY_PATIENCE_S = 120.0
+CLOSING_PATIENCE_S = 90.0
+TICK_S = 0.25
+
+Watch = Callable[[Trace, str], None]
+
+_EVENTS: dict[str, type[Event]] = {topic.name: topic.event for topic in TOPICS}
+_DEAD_LETTERS = {topic.dead_letters for topic in TOPICS}
+
+
+def run_demo(
+    stream: Stream, choice: ModelChoice, folder: Path, *, rate: float, watch: Watch
+) -> tuple[Run, float]:
+    """Run a stream through a broker and six services; return what happened and when the stack was ready.
+
+    Args:
+        stream: images and late labels.
+        choice: the model that the publisher starts with.
+        folder: for the broker's data, logs and models; an earlier run's are removed.
+        rate: images a second.
+        watch: called a few times a second with the trace and a sentence on what is going on.
+
+    Raises:
+        BrokerUnavailable: no broker can be started.
+        StackFailed: a service keeps dying or does not become ready.
+    """
+    for leftover in ("broker", "artifacts"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
+    for log in folder.glob("*.log"):
+        log.unlink()
+    stack = Stack(folder, environment=_environment(stream, choice))
+    watch(Trace(), "starting the broker and six services")
+    try:
+        stack.start()
+        return asyncio.run(_Demo(stream, stack, rate, watch).run())
+    finally:
+        stack.stop()
+
+
+def _environment(stream: Stream, choice: ModelChoice) -> dict[str, str]:
+    settings = publisher_settings(stream, choice)
+    return {
+        name: f'["{value[0]}"]' if isinstance(value, list) else str(value) for name, value in settings.items()
+    }
+
+
+@dataclass(slots=True)
+class _Demo:
+    stream: Stream
+    stack: Stack
+    rate: float
+    watch: Watch
+    trace: Trace = field(default_factory=Trace)
+    started: float = 0.0
+    drifted: float = 0.0
+    phase: str = "waiting for the services"
+
+    async def run(self) -> tuple[Run, float]:
+        keeping = asyncio.create_task(self._keep_alive())
+        try:
+            await self._await_ready()
+            ready = self.started = time.monotonic()
+            watching = asyncio.create_task(self._observe())
+            try:
+                self.phase = f"streaming {self.rate:g} images a second"
+                await self._send()
+                self.phase = "the stream has ended; waiting for what is still under way"
+                await self._settle(keeping, watching)
+            finally:
+                watching.cancel()
+        finally:
+            keeping.cancel()
+        released = self.trace.released
+        package = ArtifactStore(self.stack.artifacts).fetch(released.package) if released else None
+        return Run(self.trace, self.drifted, package), ready
+
+    async def _keep_alive(self) -> None:
+        while True:
+            revived = self.stack.restart_dead()
+            if revived:
+                self.phase = f"{', '.join(revived)} had died and was started again"
+            self.watch(self.trace, self.phase)
+            await asyncio.sleep(TICK_S)
+
+    async def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_PATIENCE_S
+        while True:
+            state = read_state(self.stack.folder)
+            statuses = await service_statuses(state) if state else []
+            waiting = [each for each in statuses if not each.ready]
+            if statuses and not waiting:
+                return
+            self.phase = "; ".join(f"{each.name}: {', '.join(each.reasons)}" for each in waiting)
+            if time.monotonic() > deadline:
+                raise StackFailed(f"not ready after {READY_PATIENCE_S:.0f} s: {self.phase}")
+            await asyncio.sleep(TICK_S)
+
+    async def _send(self) -> None:
+        inputs = list({topic_of(type(event)).name for event in self.stream.events()})
+        skip: set[str] = set()
+        while True:
+            try:
+                await send(
+                    self.stack.bootstrap,
+                    (encode(event, SOURCE) for event in self.stream.events()),
+                    rate=self.rate,
+                    paced_topics=[topic_of(ImageAcquired).name],
+                    skip=skip,
+                )
+            except TransientError as error:
+                self.phase = str(error)
+                await asyncio.sleep(1.0)
+                skip = await self._sent(inputs) or skip
+            else:
+                return
+
+    async def _sent(self, topics: list[str]) -> set[str]:
+        try:
+            return await sent_ids(self.stack.bootstrap, topics)
+        except TransientError:
+            return set()
+
+    async def _observe(self) -> None:
+        topics = [*_EVENTS, *_DEAD_LETTERS]
+        async for record in read(self.stack.bootstrap, topics):
+            self._fold(record)
+
+    def _fold(self, record: Record) -> None:
+        if record.topic in _DEAD_LETTERS:
+            headers = {name: value.decode() for name, value in record.headers}
+            self.trace.dead_letters.add(
+                (
+                    headers["medloop-topic"],
+                    int(headers["medloop-partition"]),
+                    int(headers["medloop-offset"]),
+                )
+            )
+            return
+        try:
+            event = decode(_EVENTS[record.topic], record.value)
+        except InvalidEvent:
+            return  # its consumer has sent it to the dead letters, where it is counted
+        seconds = time.monotonic() - self.started
+        self.trace.observe(event, seconds)
+        if not self.drifted and len(self.trace.images) >= self.stream.drift_at:
+            self.drifted = seconds
+
+    async def _settle(self, *tasks: asyncio.Task[None]) -> None:
+        """Wait until nothing is outstanding and the loop has closed, or nothing has happened for long."""
+        images, labels = len(self.stream.shown), int(self.stream.labelled.sum())
+        quiet_since, seen = time.monotonic(), -1
+        while time.monotonic() - quiet_since < CLOSING_PATIENCE_S:
+            for task in tasks:
+                if task.done():
+                    task.result()
+            trace = self.trace
+            complete = len(trace.images) == images and len(trace.labels) == labels and trace.lost == 0
+            if complete and trace.released is not None:
+                return
+            progress = len(trace.served) + len(trace.truth) + len(trace.moments)
+            if progress != seen:
+                quiet_since, seen = time.monotonic(), progress
+            await asyncio.sleep(TICK_S)
