@@ -81,7 +81,8 @@ class FaustProcess:
         stopping = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self._app.wait_until_stopped())
         try:
-            await asyncio.wait({stopping, crashed, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {stopping, crashed, self._failed}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
                 self._failed.result()
             if crashed.done() and not stop.is_set():

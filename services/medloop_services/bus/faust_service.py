@@ -12,8 +12,8 @@ from medloop_services.bus.processor import KeyedProcessor
 class FaustService:
     """One keyed processor on Faust.
 
-    Its state must hold last values, never counts that a repeat would change: Faust may skip or repeat an input
-    after a crash, and both must cost nothing.
+    Its state must hold last values, never counts that a repeat would change: Faust may skip or repeat an
+    input after a crash, and both must cost nothing.
 
     Attributes:
         name: as in `medloop service NAME`; also Faust's application id and consumer group.

@@ -21,8 +21,8 @@ log = structlog.get_logger()
 class Following:
     """Keeps a service's followers up to date.
 
-    `apply` runs in a thread beside the processors' steps, an event at a time: it must replace what it changes in
-    one assignment. An event that can't be followed is logged and left out, not sent away: every replica
+    `apply` runs in a thread beside the processors' steps, an event at a time: it must replace what it changes
+    in one assignment. An event that can't be followed is logged and left out, not sent away: every replica
     reads it, and one dead letter a replica would help nobody.
     """
 

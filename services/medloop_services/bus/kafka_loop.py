@@ -2,7 +2,8 @@
 
 Nothing is committed before everything that follows from it is acknowledged, and a state is acknowledged
 before the commit, with the offsets that are in it. So after any crash a batch is either done, or is fetched
-again; what of it is already in a state is then skipped, and the rest gives the same outputs under the same ids.
+again; what of it is already in a state is then skipped, and the rest gives the same outputs under the same
+ids.
 """
 
 from __future__ import annotations

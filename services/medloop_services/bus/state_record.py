@@ -2,8 +2,8 @@
 
 A state is one main record and one record for each item of its `entries`. An item's record key holds the
 digest of its value, so a changed item is a new record and the old one stays readable until the main record
-that no longer names it has been written; only then is the old one deleted. Whatever the moment of a crash, the
-last main record names items that are there. Items that no main record names are ignored.
+that no longer names it has been written; only then is the old one deleted. Whatever the moment of a crash,
+the last main record names items that are there. Items that no main record names are ignored.
 
 Record keys are JSON: `[key]` for the main record, `[key, field, name, digest]` for an item.
 """

@@ -1,0 +1,25 @@
+"""A real broker for the whole session, and what tests say to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from medloop_services.bus.broker import EmbeddedBroker
+from medloop_services.bus.settings import BusSettings
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    running = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def settings(broker: EmbeddedBroker, tmp_path: Path) -> BusSettings:
+    return BusSettings(
+        kafka=broker.bootstrap, artifacts=str(tmp_path / "artifacts"), session_timeout_ms=2_000, drain_s=10
+    )
