@@ -24,6 +24,7 @@ from medloop_services.bus.logs import configure_logs
 from medloop_services.bus.processor import KeyedProcessor, Service, ServiceState
 from medloop_services.bus.runner import run_service
 from medloop_services.bus.settings import BusSettings
+from pydantic import Field
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RECENT = 5
@@ -35,7 +36,7 @@ class TallyState(ServiceState):
     count: int = 0
     last: int = -1
     total: int = 0
-    recent: dict[int, str] = {}
+    recent: dict[int, str] = Field(default_factory=dict)
 
 
 def step(state: TallyState, event: Event) -> tuple[TallyState, Sequence[Event]]:

@@ -67,6 +67,11 @@ class EmbeddedBroker:
         return f"{HOST}:{self.port}"
 
     @property
+    def pid(self) -> int | None:
+        """The Java process, while it runs."""
+        return self._java
+
+    @property
     def log(self) -> Path:
         """Where the broker writes what it has to say."""
         return self.folder / "broker.log"
@@ -80,6 +85,7 @@ class EmbeddedBroker:
         Raises:
             BrokerUnavailable: no Java, no jars, the port is taken, or the broker didn't answer in time.
         """
+        self._forget()
         for port in (self.port, self._controller_port):
             if answers(port) or not is_free(port):
                 raise BrokerUnavailable(

@@ -37,6 +37,7 @@ VERSION = "0.1.0"
 BROKER_CHECK_S = 1.0
 GATE_POLL_S = 0.2
 SUPERVISED = "MEDLOOP_SUPERVISED"
+"""Set by a stack whose services must not outlive it."""
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
