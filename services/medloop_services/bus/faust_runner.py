@@ -30,7 +30,7 @@ class FaustProcess:
     """One Faust application in the running event loop.
 
     The table holds each key's whole state as JSON: last values, so an input that Faust skips or repeats after
-    a crash changes nothing that the next input does not put right. Outputs go out through the same acknowledged
+    a crash changes nothing that the next input does not put right. Outputs go through the same acknowledged
     producer as everywhere else, before the table is written.
     """
 
