@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from medloop_model.architecture import Architecture
+from medloop_model.checkpoint import load_package, save_package, save_teacher
+from medloop_model.network import BiTMedViT
+from medloop_model.statistics import Reference
+from medloop_model.training.export import export_package, export_teacher
+from medloop_schemas import (
+    AdaptationRequested,
+    CandidateTrained,
+    Diagnosis,
+    Event,
+    ExampleLabelled,
+    Frame,
+    InvalidEvent,
+    ReleaseChanged,
+    ReleaseStage,
+    Strategy,
+)
+from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.online_learner.learning import Learning
+from medloop_services.online_learner.settings import LearnerSettings
+from medloop_services.online_learner.state import LearningState
+from medloop_services.online_learner.trainer import StreamingTrainer, open_streaming_learner
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+DEVICE = "ward/scanner-1"
+CLASSES = ("normal", "opacity")
+SETTINGS = LearnerSettings(batch_size=4, labels_shallow=8, labels_distil=8, labels_expand=8)
+TINY = Architecture(
+    image_size=8, channels=1, patch_size=4, width=12, depth=2, heads=2, mlp_ratio=2, classes=CLASSES
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "store"), cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def base(store: ArtifactStore, tmp_path: Path) -> ReleaseChanged:
+    network = BiTMedViT(TINY, seed=1)
+    save_package(export_package(network, {}), tmp_path / "model.safetensors")
+    teacher = BiTMedViT(TINY.full_precision(), seed=2)
+    save_teacher(export_teacher(teacher, {}), tmp_path / "teacher.safetensors")
+    return ReleaseChanged(
+        time=EPOCH,
+        site_id="ward",
+        number=0,
+        version="ward-0",
+        stage=ReleaseStage.STABLE,
+        package=store.put(tmp_path / "model.safetensors"),
+        teacher=store.put(tmp_path / "teacher.safetensors"),
+        classes=CLASSES,
+        reason="a test",
+    )
+
+
+def request(diagnosis: Diagnosis, strategy: Strategy) -> AdaptationRequested:
+    return AdaptationRequested(
+        time=EPOCH,
+        site_id="ward",
+        diagnosis=diagnosis,
+        strategy=strategy,
+        base_version="ward-0",
+        onset={DEVICE: 20},
+        new_classes={7: "nodule"} if strategy is Strategy.EXPAND_HEAD else {},
+        detector="mmd",
+        evidence=("a test",),
+    )
+
+
+SHALLOW = request(Diagnosis.DATA_DRIFT, Strategy.SHALLOW_EWC)
+DISTIL = request(Diagnosis.CONCEPT_DRIFT, Strategy.DISTIL_ALL)
+EXPAND = request(Diagnosis.NEW_CLASS, Strategy.EXPAND_HEAD)
+
+
+def example(sequence: int) -> ExampleLabelled:
+    names = (*CLASSES, "nodule")
+    index = sequence % (3 if sequence >= 20 else 2)
+    pixels = np.random.default_rng(sequence).integers(0, 80, (8, 8), np.uint8) + np.uint8(80 * index)
+    return ExampleLabelled(
+        time=EPOCH,
+        image_id=f"image-{sequence}",
+        device_id=DEVICE,
+        site_id="ward",
+        study_id=f"study-{sequence}",
+        image_sequence=sequence,
+        label_sequence=sequence,
+        revision=1,
+        class_index=index,
+        class_name=names[index],
+        predicted_class=0,
+        model_version="ward-0",
+        frame=Frame.inline(pixels.tobytes(), height=8, width=8),
+    )
+
+
+def learn(
+    store: ArtifactStore, base: ReleaseChanged, asked: AdaptationRequested, *, killed: bool = False
+) -> tuple[LearningState, CandidateTrained]:
+    """Run a learner over fifty examples; a kill loses everything but the state."""
+    catalog = ReleaseCatalog()
+    catalog.apply(base)
+    events: list[Event] = [
+        base,
+        *[example(i) for i in range(22)],
+        asked,
+        *[example(i) for i in range(22, 60)],
+    ]
+    state, candidates = LearningState(), []
+
+    def fresh() -> Learning:
+        trainer = StreamingTrainer(store, SETTINGS, open_streaming_learner)
+        return Learning(SETTINGS, trainer, catalog.release_of)
+
+    learning = fresh()
+    for event in events:
+        if killed and state.adaptation is not None and state.adaptation.trained == SETTINGS.batch_size:
+            learning, killed = fresh(), False
+            state = LearningState.model_validate_json(state.model_dump_json())
+        state, outputs = learning.step(state, event)
+        candidates += [made for made in outputs if isinstance(made, CandidateTrained)]
+    assert not killed, "training went by without a moment to be killed in"
+    (candidate,) = candidates
+    return state, candidate
+
+
+@pytest.mark.parametrize("asked", [SHALLOW, DISTIL, EXPAND], ids=lambda asked: asked.strategy)
+def test_a_candidate_is_byte_identical_after_a_kill_in_the_middle_of_training(
+    store: ArtifactStore, base: ReleaseChanged, asked: AdaptationRequested
+) -> None:
+    clean_state, clean = learn(store, base, asked)
+    state, candidate = learn(store, base, asked, killed=True)
+    assert candidate.package.sha256 == clean.package.sha256
+    assert candidate == clean
+    assert state == clean_state
+
+
+def test_a_candidate_is_a_whole_package_named_by_its_digest(
+    store: ArtifactStore, base: ReleaseChanged
+) -> None:
+    _, candidate = learn(store, base, SHALLOW)
+    package = load_package(store.fetch(candidate.package), parts=("packed", "latent", "fisher", "reference"))
+    assert candidate.version == f"ward-{candidate.package.sha256[:12]}"
+    assert package.architecture.classes == CLASSES
+    assert set(package.fisher) <= set(package.latent)
+    assert Reference.from_tensors(package.reference).names
+    assert package.provenance["base_version"] == "ward-0"
+    assert package.provenance["labels_used"] == 8
+    assert candidate.package.sha256 != base.package.sha256
+
+
+def test_an_expanded_candidate_knows_the_new_class_by_its_place_in_the_model(
+    store: ArtifactStore, base: ReleaseChanged
+) -> None:
+    _, candidate = learn(store, base, EXPAND)
+    assert candidate.classes == (*CLASSES, "nodule")
+    assert load_package(store.fetch(candidate.package)).architecture.classes == candidate.classes
+
+
+def test_without_a_teacher_and_fisher_the_model_is_adapted_from_labels_alone(
+    store: ArtifactStore, base: ReleaseChanged
+) -> None:
+    _, candidate = learn(store, base.model_copy(update={"teacher": None}), DISTIL)
+    assert candidate.labels_used == 8
+
+
+def test_a_base_that_is_no_model_is_refused_with_its_file(
+    store: ArtifactStore, base: ReleaseChanged, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no model at all")
+    broken = base.model_copy(update={"package": store.put(tmp_path / "broken.safetensors")})
+    with pytest.raises(InvalidEvent, match="safetensors"):
+        learn(store, broken, SHALLOW)
+
+
+def test_a_teacher_that_lacks_a_class_is_left_out(
+    store: ArtifactStore, base: ReleaseChanged, tmp_path: Path
+) -> None:
+    expanded = base.model_copy(update={"classes": (*CLASSES, "nodule")})
+    wider = replace(TINY, classes=(*CLASSES, "nodule"))
+    path = tmp_path / "wider.safetensors"
+    save_package(export_package(BiTMedViT(wider, seed=1), {}), path)
+    _, candidate = learn(store, expanded.model_copy(update={"package": store.put(path)}), DISTIL)
+    assert candidate.classes == (*CLASSES, "nodule")
