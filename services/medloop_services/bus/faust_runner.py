@@ -12,6 +12,7 @@ from faust.types import EventT
 from medloop_schemas import InvalidEvent, TransientError, topic_of
 
 from medloop_services.bus.batch import KeyedBatch, Strikes, TooManyErrors
+from medloop_services.bus.cache import cache_directory
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
 from medloop_services.bus.metrics import Metrics
@@ -51,6 +52,7 @@ class FaustProcess:
             consumer_group(service.name),
             broker=f"kafka://{settings.kafka.replace(',', ';')}",
             store="memory://",
+            datadir=str(cache_directory() / "faust"),
             topic_partitions=topic.partitions,
             topic_replication_factor=settings.replication,
             topic_disable_leader=True,

@@ -82,11 +82,15 @@ class ServiceProcess:
         self._endpoint = Endpoint(service.name, self._health, self._metrics)
         self._stop = asyncio.Event()
 
+    def stop(self) -> None:
+        """Begin to drain."""
+        self._stop.set()
+
     async def run(self) -> int:
         """Run until stopped; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         port = await self._endpoint.start(self._settings)
         log.info("started", kafka=self._settings.kafka, health_port=port)
         watch = asyncio.create_task(self._watch_broker())

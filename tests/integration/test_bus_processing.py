@@ -1,0 +1,308 @@
+"""What the bus does with events on a real broker, tried with the tally service of the fault tests."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from medloop_schemas import (
+    Event,
+    ImageAcquired,
+    LabelConfirmed,
+    TransientError,
+    decode,
+    topic_of,
+)
+from medloop_services.bus.broker import free_port
+from medloop_services.bus.dead_letters import list_dead_letters, replay_dead_letters, show_dead_letter
+from medloop_services.bus.faust_service import FaustService
+from medloop_services.bus.health import Health
+from medloop_services.bus.outgoing import Outgoing, outgoing
+from medloop_services.bus.processor import Follower, MapProcessor, Service
+from medloop_services.bus.runner import AnyService, ServiceProcess
+from medloop_services.bus.sender import Sender
+from medloop_services.bus.settings import BusSettings
+from medloop_services.bus.state_record import from_records
+from medloop_services.bus.topic_names import state_topic
+
+pytestmark = pytest.mark.integration
+
+_SPEC = importlib.util.spec_from_file_location("tally", Path(__file__).parents[1] / "faults" / "tally.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+tally = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tally)
+
+IMAGES = topic_of(ImageAcquired).name
+LABELS = topic_of(LabelConfirmed).name
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A processor name, and device prefix, of each test's own: the broker and its topics are shared."""
+    return str(request.node.name).replace("_", "-").replace("[", "-").replace("]", "")
+
+
+@pytest.fixture
+async def sender(settings: BusSettings) -> AsyncIterator[Sender]:
+    sending = Sender(settings, Health(), "test")
+    yield sending
+    await sending.stop()
+
+
+async def whole(settings: BusSettings, topic: str) -> list[ConsumerRecord]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        places = [TopicPartition(topic, partition) for partition in range(4)]
+        consumer.assign(places)
+        await consumer.seek_to_beginning(*places)
+        ends = await consumer.end_offsets(places)
+        found: list[ConsumerRecord] = []
+        while any([await consumer.position(place) < end for place, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                found += records
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def labels_of(settings: BusSettings, prefix: str) -> list[LabelConfirmed]:
+    events = [decode(LabelConfirmed, record.value) for record in await whole(settings, LABELS)]
+    return [event for event in events if event.device_id.startswith(prefix)]
+
+
+async def labels_when(settings: BusSettings, prefix: str, count: int) -> list[LabelConfirmed]:
+    async with asyncio.timeout(60):
+        while len(found := await labels_of(settings, prefix)) < count:
+            await asyncio.sleep(0.2)
+    return found
+
+
+def health_of(port: int) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as answer:
+        return answer.code, json.load(answer)
+    except OSError:
+        return 0, {}
+
+
+@asynccontextmanager
+async def running(service: AnyService, settings: BusSettings) -> AsyncIterator[int]:
+    """Run a service in this event loop until the block ends; yields its health port once it is ready."""
+    port = free_port()
+    process = ServiceProcess(service, settings.model_copy(update={"health_port": port}))
+    work = asyncio.create_task(process.run())
+    async with asyncio.timeout(60):
+        while (await asyncio.to_thread(health_of, port))[0] != 200:
+            assert not work.done(), work.result()
+            await asyncio.sleep(0.1)
+    yield port
+    process.stop()
+    assert await work == 0
+
+
+def tallying(name: str) -> Service:
+    return Service(name, (replace(tally.PROCESSOR, name=name),))
+
+
+def records(images: Sequence[Event]) -> list[Outgoing]:
+    return [outgoing(image, "/test") for image in images]
+
+
+async def test_each_key_is_stepped_in_order_and_once(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    async with running(tallying(name), settings):
+        await sender.deliver(records([tally.image(f"{name}-{i % 5}", i // 5) for i in range(200)]))
+        labels = await labels_when(settings, name, 200)
+    assert len(labels) == 200
+    for device in {label.device_id for label in labels}:
+        mine = [label for label in labels if label.device_id == device]
+        assert [label.sequence for label in mine] == list(range(40))
+        assert mine[-1].class_index == sum(range(40)) % 7
+
+
+async def test_a_restart_goes_on_from_the_stored_state(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    for part in range(3):
+        async with running(tallying(name), settings):
+            await sender.deliver(records([tally.image(name, part * 20 + i) for i in range(20)]))
+            labels = await labels_when(settings, name, (part + 1) * 20)
+    assert [label.class_name for label in labels] == [f"after-{count + 1}" for count in range(60)]
+    stored: dict[bytes, bytes] = {}
+    for record in await whole(settings, state_topic(name)):
+        if record.value is None:
+            stored.pop(record.key, None)
+        else:
+            stored[record.key] = record.value
+    kept = from_records(tally.TallyState, stored)[name]
+    assert kept.state.count == 60
+    assert kept.state.recent == {i % 5: f"{name}-{i}" for i in range(55, 60)}
+    mine = [key for key in stored if json.loads(key)[0] == name]
+    assert len(mine) == 1 + 5, "replaced items have been deleted"
+
+
+async def test_what_is_in_the_state_is_skipped_when_it_comes_again(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    async with running(tallying(name), settings):
+        await sender.deliver(records([tally.image(name, i) for i in range(30)]))
+        await labels_when(settings, name, 30)
+    # Forget the commits, not the states: what a crash between the two leaves behind.
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka, group_id=f"medloop.{name}", enable_auto_commit=False
+    )
+    await consumer.start()
+    places = [TopicPartition(IMAGES, partition) for partition in range(4)]
+    consumer.assign(places)
+    await consumer.commit(dict.fromkeys(places, 0))
+    await consumer.stop()
+    async with running(tallying(name), settings):
+        await sender.deliver(records([tally.image(name, 30)]))
+        labels = await labels_when(settings, name, 31)
+    assert [label.class_name for label in labels] == [f"after-{count + 1}" for count in range(31)]
+
+
+@pytest.mark.parametrize("host", ["aiokafka", "faust"])
+async def test_a_bad_event_goes_to_the_dead_letters_and_the_stream_goes_on(
+    settings: BusSettings, sender: Sender, name: str, host: str
+) -> None:
+    service: AnyService = tallying(name)
+    if host == "faust":
+        service = FaustService(name, replace(tally.PROCESSOR, name=name))
+    key = name.encode()
+    async with running(service, settings):
+        await sender.deliver(
+            [
+                *records([tally.image(name, 0)]),
+                Outgoing(IMAGES, key, b"{oops"),
+                Outgoing(IMAGES, key, b'{"image_id": "x"}'),
+                Outgoing(IMAGES, key, outgoing(tally.image("other", 0), "/test").value),
+                *records([tally.image(name, 1, study="bad"), tally.image(name, 2, study="bug")]),
+                *records([tally.image(name, 3)]),
+            ]
+        )
+        labels = await labels_when(settings, name, 2)
+    assert [label.class_name for label in labels] == ["after-1", "after-2"]
+    source = f"/medloop/{name}/0.1.0"
+    letters = [one for one in await list_dead_letters(settings, IMAGES) if one.service == source]
+    mine = [letter for letter in letters if letter.key == key]
+    assert [letter.code for letter in mine] == ["json", "missing", "key", "study", "unhandled"]
+    assert mine[0].value == b"{oops"
+    assert mine[1].field == "time"
+    assert "ZeroDivisionError" in mine[4].reason
+    assert (await show_dead_letter(settings, mine[3].place))[0].reason == "the study is bad"
+
+
+async def test_a_replayed_dead_letter_is_handled_again(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    async with running(tallying(name), settings):
+        await sender.deliver(records([tally.image(name, 0, study="bad")]))
+        async with asyncio.timeout(30):
+            while not (mine := await _letters(settings, name)):
+                await asyncio.sleep(0.2)
+        assert await replay_dead_letters(settings, mine) == 1
+        async with asyncio.timeout(30):
+            while len(mine := await _letters(settings, name)) < 2:
+                await asyncio.sleep(0.2)
+    assert mine[0].value == mine[1].value
+    assert mine[0].offset < mine[1].offset
+
+
+async def _letters(settings: BusSettings, name: str) -> list[Any]:
+    found = await list_dead_letters(settings, IMAGES)
+    return [one for one in found if one.key == name.encode() and name in one.service]
+
+
+async def test_a_transient_error_holds_the_order_and_is_told(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    away = True
+
+    def step(state: Any, event: Event) -> Any:
+        if away and event.subject.endswith("-2"):
+            raise TransientError("the store is away")
+        return tally.step(state, event)
+
+    service = Service(name, (replace(tally.PROCESSOR, name=name, step=step),))
+    async with running(service, settings) as port:
+        await sender.deliver(records([tally.image(name, i) for i in range(5)]))
+        async with asyncio.timeout(30):
+            while "the store is away" not in str((answer := await asyncio.to_thread(health_of, port))[1]):
+                await asyncio.sleep(0.05)
+        assert answer[0] == 503
+        away = False
+        labels = await labels_when(settings, name, 5)
+    assert [label.image_id for label in labels] == [f"{name}-{i}" for i in range(5)]
+    assert not await _letters(settings, name)
+
+
+async def test_a_follower_has_read_everything_before_the_first_event(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    await sender.deliver(records([tally.image(f"{name}-followed", i) for i in range(50)]))
+    followed: list[str] = []
+    seen: list[int] = []
+
+    def count(events: Sequence[Event]) -> list[Sequence[Event]]:
+        seen.append(sum(each.startswith(f"{name}-followed") for each in followed))
+        return [() for _ in events]
+
+    service = Service(
+        name,
+        (MapProcessor(name, (LabelConfirmed,), (), count),),
+        followers=(Follower(ImageAcquired, lambda event: followed.append(event.device_id)),),
+        bootstrap=lambda: tally.step(tally.TallyState(), tally.image(name, 0))[1],
+    )
+    async with running(service, settings):
+        async with asyncio.timeout(30):
+            while not seen:
+                await asyncio.sleep(0.1)
+    assert seen[0] == 50
+
+
+async def test_errors_in_a_row_stop_the_service_loudly(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    process = ServiceProcess(tallying(name), settings.model_copy(update={"unhandled_limit": 3}))
+    await sender.deliver(records([tally.image(name, i, study="bug") for i in range(3)]))
+    async with asyncio.timeout(60):
+        assert await process.run() == 1
+
+
+async def test_two_replicas_share_the_keys_and_take_over(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    async with running(tallying(name), settings):
+        async with running(tallying(name), settings):
+            await sender.deliver(records([tally.image(f"{name}-{i % 8}", i // 8) for i in range(160)]))
+            await labels_when(settings, name, 160)
+        await sender.deliver(records([tally.image(f"{name}-{i % 8}", 20 + i // 8) for i in range(160)]))
+        await labels_when(settings, name, 320)
+    effect = {(label.device_id, label.sequence): label for label in await labels_of(settings, name)}
+    assert len(effect) == 320
+    for device in range(8):
+        assert effect[f"{name}-{device}", 39].class_index == sum(range(40)) % 7
+
+
+def test_a_taken_health_port_is_said(settings: BusSettings, broker: Any) -> None:
+    from medloop_schemas import ConfigurationError
+
+    taken = settings.model_copy(update={"health_port": broker.port})
+    with pytest.raises(ConfigurationError, match="MEDLOOP_HEALTH_PORT"):
+        asyncio.run(ServiceProcess(tallying("taken"), taken).run())
