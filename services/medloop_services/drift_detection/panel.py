@@ -69,7 +69,9 @@ class Panel:
                 images_per_alarm,
                 settings.seed,
             ),
-            adwin=Adwin(baseline.scalars, settings.adwin_delta, settings.adwin_batches),
+            adwin=Adwin.watching(
+                settings.adwin_scalars, baseline.scalars, settings.adwin_delta, settings.adwin_images
+            ),
             ks=KolmogorovSmirnov(
                 baseline.scalars, baseline.reference_scores, settings.window_images, window_false_alarm
             ),

@@ -27,7 +27,11 @@ class DriftDetectionSettings(BaseSettings):
         default=0.25, gt=0, le=2, description="shift that CUSUM lets pass, standard deviations"
     )
     adwin_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's confidence")
-    adwin_batches: int = Field(default=32, ge=10, le=1024, description="micro-batches that ADWIN remembers")
+    adwin_images: int = Field(default=256, ge=32, le=4096, description="images that ADWIN remembers")
+    adwin_scalars: tuple[str, ...] = Field(
+        default=("data.intensity", "data.noise", "data.sharpness", "decision.entropy"),
+        description="scalars that ADWIN watches; JSON list",
+    )
     window_images: int = Field(
         default=64, ge=16, le=1024, description="images in the window of KS and of MMD"
     )

@@ -1,7 +1,7 @@
-"""ADWIN on the micro-batch means of every scalar: the stream against its own past (Bifet & Gavaldà 2007).
+"""ADWIN on a few scalars: the stream against its own past, without a reference (Bifet & Gavaldà 2007).
 
-The state is the bounded list of means that River's detector is fed; the detector itself is rebuilt from it,
-so that a state read back decides exactly as the one that was written.
+The state is the bounded list of scores that River's detector is fed; the detector itself is rebuilt from it,
+so that a state read back decides exactly as the one that was written. That is why only a few are watched.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from medloop_schemas import DetectorReading
+from medloop_schemas import DetectorReading, Layer
 from river import drift
 
+from medloop_services.drift_detection.detectors.change_point import change_point
 from medloop_services.drift_detection.detectors.detector import Batch, DetectorState, Scalars
+from medloop_services.drift_detection.detectors.window import Window
+
+IMAGES_PER_TEST = 16
 
 
 class AdwinState(DetectorState):
-    """The latest micro-batches: first sequence number and mean scores of each."""
+    """The latest images' scores, and how many of them ADWIN takes for one distribution, by scalar."""
 
-    first_sequences: tuple[int, ...] = ()
-    means: tuple[tuple[float, ...], ...] = ()
+    window: Window = Window()
     kept: tuple[int, ...] = ()
-    """Of each scalar: how many of the latest means ADWIN still takes for one distribution."""
 
 
 @dataclass(frozen=True)
@@ -31,52 +33,62 @@ class Adwin:
 
     Attributes:
         scalars: what is watched.
+        columns: their places in a batch's scores.
         delta: confidence of one scalar's test.
-        batches: micro-batches remembered.
+        images: length of the history.
     """
 
     scalars: Scalars
+    columns: tuple[int, ...]
     delta: float
-    batches: int
+    images: int
     name: str = "adwin"
+
+    @classmethod
+    def watching(cls, names: Sequence[str], scalars: Scalars, delta: float, images: int) -> Adwin:
+        """Return one that watches the named scalars, as far as there are such."""
+        columns = tuple(column for column, name in enumerate(scalars.names) if name in names)
+        watched = Scalars(
+            tuple(scalars.names[column] for column in columns),
+            tuple(scalars.layers[column] for column in columns),
+        )
+        return cls(watched, columns, delta, images)
 
     def initial(self) -> AdwinState:
         """Return an empty history."""
         return AdwinState()
 
     def update(self, state: AdwinState, batch: Batch) -> AdwinState:
-        """Return the history with a micro-batch more."""
-        mean = tuple(np.round(batch.scores.mean(0), 4).tolist())
-        means = (*state.means, mean)[-self.batches :]
+        """Return the history with a micro-batch more, and what ADWIN keeps of it."""
+        window = state.window.extended(batch.sequences, batch.scores[:, self.columns], self.images)
         return AdwinState(
-            first_sequences=(*state.first_sequences, batch.sequences[0])[-self.batches :],
-            means=means,
-            kept=tuple(self._kept(column) for column in zip(*means, strict=True)),
+            window=window, kept=tuple(self._kept(scores) for scores in zip(*window.rows, strict=True))
         )
 
     def readings(self, state: AdwinState) -> Sequence[DetectorReading]:
         """Return, for each layer, the scalar of whose history most was cut off: value is that share."""
-        batches = len(state.means)
-        if not batches:
+        if not state.kept:
             return ()
-        cut = 1 - np.array(state.kept) / batches
+        cut = 1 - np.array(state.kept) / len(state.window.rows)
         return [
-            DetectorReading(
-                detector=self.name,
-                layer=layer,
-                statistic=self.scalars.split_names[column][1],
-                value=float(cut[column]),
-                threshold=0.0,
-                alarmed=bool(cut[column] > 0),
-                since_sequence=state.first_sequences[-state.kept[column]] if cut[column] > 0 else None,
-            )
-            for layer, column in self.scalars.worst_by_layer(cut).items()
+            self._reading(state, layer, c, cut[c]) for layer, c in self.scalars.worst_by_layer(cut).items()
         ]
 
-    def _kept(self, means: Sequence[float]) -> int:
-        detector = drift.ADWIN(  # type: ignore[no-untyped-call]
-            delta=self.delta, clock=1, grace_period=5, min_window_length=3
+    def _reading(self, state: AdwinState, layer: Layer, column: int, cut: float) -> DetectorReading:
+        # ADWIN forgets in powers of two, too coarsely to say where the change began.
+        scores = np.array([row[column] for row in state.window.rows])
+        return DetectorReading(
+            detector=self.name,
+            layer=layer,
+            statistic=self.scalars.split_names[column][1],
+            value=float(cut),
+            threshold=0.0,
+            alarmed=bool(cut > 0),
+            since_sequence=state.window.sequences[change_point(scores)] if cut > 0 else None,
         )
-        for mean in means:
-            detector.update(mean)  # type: ignore[no-untyped-call]
+
+    def _kept(self, scores: Sequence[float]) -> int:
+        detector = drift.ADWIN(delta=self.delta, clock=IMAGES_PER_TEST)  # type: ignore[no-untyped-call]
+        for score in scores:
+            detector.update(score)  # type: ignore[no-untyped-call]
         return int(detector.width)
