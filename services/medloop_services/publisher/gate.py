@@ -40,12 +40,19 @@ class HeldBack:
     new: tuple[ExampleLabelled, ...]
 
 
-def held_back_for(candidate: CandidateTrained, examples: Sequence[ExampleLabelled]) -> HeldBack:
-    """Divide held-back examples at the change that a candidate answers."""
+def held_back_for(
+    candidate: CandidateTrained, base: ReleaseChanged, examples: Sequence[ExampleLabelled]
+) -> HeldBack:
+    """Divide held-back examples at the change that a candidate answers.
+
+    An image of a class that only the candidate knows is new wherever it stands: an onset is an estimate, and
+    images that the base can't get right would hide a loss on the old ones.
+    """
+    arrived = set(candidate.classes) - set(base.classes)
 
     def is_new(example: ExampleLabelled) -> bool:
         onset = candidate.onset.get(example.device_id)
-        return onset is not None and example.image_sequence >= onset
+        return example.class_name in arrived or (onset is not None and example.image_sequence >= onset)
 
     return HeldBack(
         old=tuple(example for example in examples if not is_new(example)),

@@ -85,11 +85,13 @@ class Rollout:
         candidate = state.waiting
         if candidate is None:
             return state, ()
-        examples = held_back_for(candidate, [example for _, example in sorted(state.examples.items())])
+        base = _stable(state)
+        in_order = [example for _, example in sorted(state.examples.items())]
+        examples = held_back_for(candidate, base, in_order)
         if len(examples.new) < self.settings.min_new:
             return state, ()
         try:
-            verdict = judge(candidate, _stable(state), examples, self.evaluator, self.settings)
+            verdict = judge(candidate, base, examples, self.evaluator, self.settings)
         except InvalidEvent as error:
             verdict = Verdict(passed=False, reason=str(error), evidence={"code": error.code})
         if not verdict.passed:

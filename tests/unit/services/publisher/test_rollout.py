@@ -302,6 +302,21 @@ def test_a_class_the_base_lacks_counts_as_wrong_for_it() -> None:
     assert desk.records[0].evidence["new_candidate"] == 1.0
 
 
+def test_an_image_of_the_new_class_is_new_even_before_the_estimated_onset() -> None:
+    classes = ("normal", "opacity", "nodule")
+    desk = Desk()
+    desk.evaluator.right = {"ward-0": {"old", "new"}, "ward-1": {"new", "old"}}
+    desk.evaluator.announced["ward-1"] = classes
+    early = [
+        example(taken.image_sequence, name="nodule") if place % 4 == 0 else taken
+        for place, taken in enumerate(OLD)
+    ]
+    desk.send(*early, *NEW, candidate(diagnosis=Diagnosis.NEW_CLASS, classes=classes))
+    assert desk.records[0].evidence["old_examples"] == 12
+    assert desk.records[0].evidence["old_base"] == 1.0
+    assert desk.records[0].evidence["new_examples"] == 20
+
+
 def test_a_broken_package_is_rejected_with_its_reason(desk: Desk) -> None:
     desk.evaluator.broken.add("ward-1")
     desk.send(candidate())
