@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from medloop_schemas import TOPICS, ConfigurationError, Event, topic_of
 
 from medloop_services.bus.processor import KeyedProcessor, Processor
@@ -62,7 +62,7 @@ async def ensure_topics(settings: BusSettings, processors: Sequence[Processor] =
 
     Raises:
         ConfigurationError: an existing topic has another number of partitions.
-        KafkaError: the broker is away; call again.
+        KafkaError: the broker is away, or has not caught up; call again.
     """
     wanted = registry_topics(settings.replication) + state_topics(processors, settings.replication)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
@@ -85,8 +85,10 @@ async def _verify(admin: AIOKafkaAdminClient, wanted: Sequence[NewTopic]) -> Non
     described = await admin.describe_topics([topic.name for topic in wanted])
     found = {topic["topic"]: len(topic["partitions"]) for topic in described}
     for topic in wanted:
-        if found.get(topic.name) != topic.num_partitions:
+        if not found.get(topic.name):
+            raise UnknownTopicOrPartitionError(f"{topic.name} has been created and is not to be seen yet")
+        if found[topic.name] != topic.num_partitions:
             raise ConfigurationError(
-                f"topic {topic.name} has {found.get(topic.name, 0)} partitions, not {topic.num_partitions}: "
+                f"topic {topic.name} has {found[topic.name]} partitions, not {topic.num_partitions}: "
                 "keys would be ordered differently. Create it anew, or use another cluster."
             )
