@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
@@ -135,9 +135,7 @@ def _new_class(devices: Mapping[str, DeviceStanding]) -> Diagnosed:
     return Diagnosed(
         Diagnosis.NEW_CLASS,
         detector="labels",
-        onset={
-            name: _onset(standing, _unknown_readings(standing.signal)) for name, standing in devices.items()
-        },
+        onset=_site_onset(devices, _unknown_readings),
         evidence=(*evidence, *_input_sentences(devices)),
         new_classes=dict(sorted(names.items())),
     )
@@ -167,7 +165,7 @@ def _concept_drift(devices: Mapping[str, DeviceStanding], overruled: Sequence[st
     return Diagnosed(
         Diagnosis.CONCEPT_DRIFT,
         detector=_first_detector(devices, overruled, "labels"),
-        onset={name: _onset(standing, label_alarms(standing.signal)) for name, standing in devices.items()},
+        onset=_site_onset(devices, label_alarms),
         evidence=(
             f"{len(overruled)} of {len(devices)} devices: readers overrule the model more often than on the "
             "reference.",
@@ -213,6 +211,26 @@ def _onset(standing: DeviceStanding, alarmed: Sequence[DetectorReading]) -> int:
     """
     estimates = [reading.since_sequence for reading in alarmed if reading.since_sequence is not None]
     return median_low(estimates) if estimates else standing.signal.sequence + 1
+
+
+def _site_onset(
+    devices: Mapping[str, DeviceStanding], alarmed_of: Callable[[DriftSignalled], Sequence[DetectorReading]]
+) -> dict[str, int]:
+    """Return each device's onset of a change that is the readers' or the patients', not a scanner's.
+
+    A device on which nothing has alarmed yet is taken to have changed as many images ago as the others.
+    """
+    onset = {name: _onset(standing, alarmed_of(standing.signal)) for name, standing in devices.items()}
+    alarmed = [name for name, standing in devices.items() if alarmed_of(standing.signal)]
+    if not alarmed:
+        return onset
+    images_since = median_low(devices[name].signal.sequence - onset[name] for name in alarmed)
+    quiet = {
+        name: max(0, standing.signal.sequence - images_since)
+        for name, standing in devices.items()
+        if name not in alarmed
+    }
+    return onset | quiet
 
 
 def _first_detector(devices: Mapping[str, DeviceStanding], alarmed: Sequence[str], kind: str) -> str:

@@ -142,6 +142,13 @@ def test_more_errors_with_quiet_inputs_are_concept_drift() -> None:
     assert "10.0%" in " ".join(request.evidence)
 
 
+def test_a_policy_is_the_sites_so_a_quiet_device_is_dated_like_its_peers() -> None:
+    wrong = [signal(d, n, errors=d != "scanner-3") for n in (143, 159) for d in DEVICES]
+    _, (request,) = run(QUIET + wrong)
+    assert request.onset["scanner-1"] == ONSET
+    assert abs(request.onset["scanner-3"] - ONSET) <= 16
+
+
 def test_labels_of_a_class_the_model_lacks_come_before_everything_else() -> None:
     arriving = [
         signal(device, 127, data=True, errors=True, share=0.9, unknown=1, since=105) for device in DEVICES
