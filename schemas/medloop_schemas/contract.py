@@ -74,7 +74,9 @@ TRAFFIC: Mapping[str, Traffic] = {
         ),
         (ExampleLabelled, CandidateTrained),
     ),
-    "publisher": Traffic((CandidateTrained, ExampleLabelled), (ReleaseChanged, AuditRecorded)),
+    "publisher": Traffic(
+        (CandidateTrained, ExampleLabelled, ReleaseChanged), (ReleaseChanged, AuditRecorded)
+    ),
 }
 """Service → what it reads and writes; sources of images and labels are outside."""
 
