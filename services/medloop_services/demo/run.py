@@ -73,7 +73,7 @@ def run_demo(
 def _environment(stream: Stream, choice: ModelChoice) -> dict[str, str]:
     settings = publisher_settings(stream, choice)
     return {
-        name: f'["{value[0]}"]' if isinstance(value, list) else str(value) for name, value in settings.items()
+        name: ",".join(value) if isinstance(value, list) else str(value) for name, value in settings.items()
     }
 
 
