@@ -1,7 +1,7 @@
 """A toy service for bus and fault tests: tallies a device's images and says each running count as a label.
 
 Its results depend on every image having been counted exactly once, so a lost or doubled one shows.
-`python tally.py keyed|faust` runs it as a process.
+`python tally.py` runs it as a process.
 """
 
 from __future__ import annotations

@@ -61,9 +61,9 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._sender = Sender(settings, health, processor.name)
         self._strikes = Strikes(settings.unhandled_limit)
         self._store = StateStore(processor, settings) if isinstance(processor, KeyedProcessor) else None
-        # Held while a batch is in work, so that partitions are given up between batches only.
+        # Held from fetch to commit, so that partitions are given up between batches only: what was fetched
+        # before a rebalance and what was fetched after it could not be told apart.
         self._busy = asyncio.Lock()
-        self._assignments = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Process events until `stop` is set; the batch in work is finished and committed first.
@@ -78,7 +78,8 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             while not stop.is_set():
-                await self._turn(consumer, stop)
+                async with self._busy:
+                    await self._turn(consumer, stop)
         finally:
             await consumer.stop()
             await self._sender.stop()
@@ -86,7 +87,6 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Wait for the batch in work, then forget the states: another replica may have them next."""
         async with self._busy:
-            self._assignments += 1
             if self._store is not None:
                 self._store.forget()
 
@@ -121,7 +121,6 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         return None
 
     async def _turn(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
-        assignments = self._assignments
         try:
             fetched = await consumer.getmany(
                 timeout_ms=self._settings.batch_wait_ms, max_records=self._settings.batch_events
@@ -130,12 +129,8 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._pause(f"nothing can be fetched ({error})", self._settings.retry_first_s)
             self._health.clear(self._cause)
             return
-        if not fetched:
-            return
-        async with self._busy:
-            # What was fetched before a rebalance is fetched again, by whoever has it now.
-            if assignments == self._assignments:
-                await self._handle(consumer, fetched, stop)
+        if fetched:
+            await self._handle(consumer, fetched, stop)
 
     async def _handle(self, consumer: AIOKafkaConsumer, fetched: Fetched, stop: asyncio.Event) -> None:
         began = time.perf_counter()
@@ -206,8 +201,7 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
                 return True
 
     async def _commit(self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
-        assignments = self._assignments
-        while assignments == self._assignments:
+        while True:
             try:
                 await consumer.commit(dict(offsets))
             except CommitFailedError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,6 +15,8 @@ from medloop_services.bus.topic_names import state_topic
 
 MAX_STATE_BYTES = 16 * 1024 * 1024
 SEGMENT_BYTES = 32 * 1024 * 1024
+VISIBLE_TRIES = 100
+VISIBLE_WAIT_S = 0.1
 
 
 def registry_topics(replication: int = 1) -> list[NewTopic]:
@@ -82,13 +85,22 @@ async def ensure_topics(settings: BusSettings, processors: Sequence[Processor] =
 
 
 async def _verify(admin: AIOKafkaAdminClient, wanted: Sequence[NewTopic]) -> None:
-    described = await admin.describe_topics([topic.name for topic in wanted])
-    found = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    found = await _partition_counts(admin, wanted)
     for topic in wanted:
-        if not found.get(topic.name):
-            raise UnknownTopicOrPartitionError(f"{topic.name} has been created and is not to be seen yet")
         if found[topic.name] != topic.num_partitions:
             raise ConfigurationError(
                 f"topic {topic.name} has {found[topic.name]} partitions, not {topic.num_partitions}: "
                 "keys would be ordered differently. Create it anew, or use another cluster."
             )
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, wanted: Sequence[NewTopic]) -> dict[str, int]:
+    """Return partition counts by topic; a topic just created takes a moment to be seen."""
+    names = {topic.name for topic in wanted}
+    for _ in range(VISIBLE_TRIES):
+        described = await admin.describe_topics(sorted(names))
+        found = {topic["topic"]: len(topic["partitions"]) for topic in described if topic["partitions"]}
+        if names <= found.keys():
+            return found
+        await asyncio.sleep(VISIBLE_WAIT_S)
+    raise UnknownTopicOrPartitionError(f"created and not to be seen yet: {sorted(names - found.keys())}")
