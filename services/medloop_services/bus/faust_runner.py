@@ -48,11 +48,14 @@ class FaustProcess:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         (self._input,) = self._processor.inputs
         topic = topic_of(self._input)
+        # Faust makes its own folder, but not those above it: on a fresh machine there is no cache yet.
+        folder = cache_directory() / "faust"
+        folder.mkdir(parents=True, exist_ok=True)
         self._app = faust.App(
             consumer_group(service.name),
             broker=f"kafka://{settings.kafka.replace(',', ';')}",
             store="memory://",
-            datadir=str(cache_directory() / "faust"),
+            datadir=str(folder),
             topic_partitions=topic.partitions,
             topic_replication_factor=settings.replication,
             topic_disable_leader=True,
