@@ -47,6 +47,9 @@ Corruption = Annotated[
 ]
 Severity = Annotated[int | None, typer.Option("--severity", min=1, max=5, help="data-drift: how much.")]
 
+DEMO_BEFORE, DEMO_AFTER = 400, 2400
+"""Images before the drift, and at most after it."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -95,7 +98,7 @@ def demo(
     after: Images = None,
     corruption: Corruption = None,
     severity: Severity = None,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, help="Images a second.")] = 30.0,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, help="Images a second.")] = 20.0,
     oracle: Oracle = True,
     folder: Annotated[Path, typer.Option("--folder", help="For the broker's data, logs and models.")] = Path(
         "runs/demo"
@@ -107,14 +110,16 @@ def demo(
     """Run the whole loop: a real Kafka broker, six services as processes, a stream that drifts half way.
 
     Shows live how medloop notices, finds out why, fine-tunes the ternary model, gates, canaries and releases
-    it; ends with a report and exits 0 only if the loop closed. MEDLOOP_KAFKA=host:port uses your cluster.
+    it. The stream ends soon after the release, or after --before and --after images; then comes a report.
+    Exits 0 only if the loop closed. MEDLOOP_KAFKA=host:port uses your cluster.
 
     Example: medloop demo --scenario concept-drift --json figures.json
     """
     from medloop_services.demo.run import run_demo
 
     started = time.monotonic()
-    stream, choice = _prepare(scenario, data, model, _chosen(seed, before, after, corruption, severity))
+    chosen = _chosen(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
+    stream, choice = _prepare(scenario, data, model, chosen)
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         view = _viewer(live, stream, f"medloop demo · {scenario.value}")
         result, ready = run_demo(stream, choice, folder, rate=rate, watch=view)

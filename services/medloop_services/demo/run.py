@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from medloop_schemas import (
     Event,
     ImageAcquired,
     InvalidEvent,
+    LabelConfirmed,
+    Message,
     TransientError,
     decode,
     encode,
@@ -32,8 +35,10 @@ from medloop_services.stack import Stack, StackFailed, read_state, service_statu
 
 SOURCE = "/medloop/replay"
 READY_PATIENCE_S = 120.0
-CLOSING_PATIENCE_S = 90.0
+CLOSING_PATIENCE_S = 60.0
 TICK_S = 0.25
+TAIL_IMAGES = 120
+"""Images shown after the release, so that one sees what it was worth; then the stream ends."""
 
 Watch = Callable[[Trace, str], None]
 
@@ -87,6 +92,7 @@ class _Demo:
     started: float = 0.0
     drifted: float = 0.0
     phase: str = "waiting for the services"
+    sent: Counter[type[Event]] = field(default_factory=Counter)
 
     async def run(self) -> tuple[Run, float]:
         keeping = asyncio.create_task(self._keep_alive())
@@ -129,13 +135,13 @@ class _Demo:
             await asyncio.sleep(TICK_S)
 
     async def _send(self) -> None:
-        inputs = list({topic_of(type(event)).name for event in self.stream.events()})
+        inputs = [topic_of(ImageAcquired).name, topic_of(LabelConfirmed).name]
         skip: set[str] = set()
         while True:
             try:
                 await send(
                     self.stack.bootstrap,
-                    (encode(event, SOURCE) for event in self.stream.events()),
+                    self._messages(),
                     rate=self.rate,
                     paced_topics=[topic_of(ImageAcquired).name],
                     skip=skip,
@@ -146,6 +152,19 @@ class _Demo:
                 skip = await self._sent(inputs) or skip
             else:
                 return
+
+    def _messages(self) -> Iterator[Message]:
+        """The stream, until some images after a release."""
+        self.sent.clear()
+        shown_at_release: int | None = None
+        for event in self.stream.events():
+            images = self.sent[ImageAcquired]
+            if shown_at_release is None and self.trace.released is not None:
+                shown_at_release = images
+            if shown_at_release is not None and images >= shown_at_release + TAIL_IMAGES:
+                return
+            self.sent[type(event)] += 1
+            yield encode(event, SOURCE)
 
     async def _sent(self, topics: list[str]) -> set[str]:
         try:
@@ -180,14 +199,14 @@ class _Demo:
 
     async def _settle(self, *tasks: asyncio.Task[None]) -> None:
         """Wait until nothing is outstanding and the loop has closed, or nothing has happened for long."""
-        images, labels = len(self.stream.shown), int(self.stream.labelled.sum())
         quiet_since, seen = time.monotonic(), -1
         while time.monotonic() - quiet_since < CLOSING_PATIENCE_S:
             for task in tasks:
                 if task.done():
                     task.result()
             trace = self.trace
-            complete = len(trace.images) == images and len(trace.labels) == labels and trace.lost == 0
+            arrived = (len(trace.images), len(trace.labels))
+            complete = arrived == (self.sent[ImageAcquired], self.sent[LabelConfirmed]) and trace.lost == 0
             if complete and trace.released is not None:
                 return
             progress = len(trace.served) + len(trace.truth) + len(trace.moments)
