@@ -24,6 +24,10 @@ from medloop_services.pretraining import (
 from medloop_services.replay.scenario import Stream
 
 
+ON_DEMAND = PretrainSettings(teacher_steps=150, student_steps=200, batch_size=48, threads=2)
+"""How a model is trained while somebody waits: a minute or two, one point below `medloop pretrain`'s."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
     """The files of the model that a stream starts with, and where it is from, in one line."""
@@ -77,19 +81,18 @@ def _shipped(stream: Stream) -> ModelChoice | None:
 
 
 def _trained(stream: Stream, announce: Callable[[str], None], progress: Progress | None) -> ModelChoice:
-    settings = PretrainSettings()
     home = home_of(stream)
-    recipe = [training_digest(home.training), home.architecture.to_json(), asdict(settings)]
+    recipe = [training_digest(home.training), home.architecture.to_json(), asdict(ON_DEMAND)]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_directory() / "models" / f"{home.data}-{key}"
     source = f"trained here on {home.data}, kept in {folder}"
     if not (folder / TEACHER_FILE).is_file():  # written last
-        announce(f"no model ships for {home.data} as {stream.scenario} needs it: training one, a few minutes")
+        announce(f"no model ships for {home.data} as {stream.scenario} needs it: training one, a minute or two")
         pretrain_model(
             home,
             folder,
             name=home.data.replace("_", "-"),
-            settings=settings,
+            settings=ON_DEMAND,
             command=f"medloop {stream.scenario} --data {home.data}",
             progress=progress,
         )
