@@ -101,7 +101,7 @@ test-slow: setup ## The loop closes: simulate and demo on every scenario, with a
 
 .PHONY: test-extras
 test-extras: setup ## Install each service's extra alone and import its app
-	$(BIN)/python tests/install_extras.py
+	$(BIN)/pytest tests/integration/test_extras.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what was built
