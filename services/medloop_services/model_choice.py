@@ -23,7 +23,6 @@ from medloop_services.pretraining import (
 )
 from medloop_services.replay.scenario import Stream
 
-
 ON_DEMAND = PretrainSettings(teacher_steps=150, student_steps=200, batch_size=48, threads=2)
 """How a model is trained while somebody waits: a minute or two, one point below `medloop pretrain`'s."""
 
@@ -87,7 +86,7 @@ def _trained(stream: Stream, announce: Callable[[str], None], progress: Progress
     folder = cache_directory() / "models" / f"{home.data}-{key}"
     source = f"trained here on {home.data}, kept in {folder}"
     if not (folder / TEACHER_FILE).is_file():  # written last
-        announce(f"no model ships for {home.data} as {stream.scenario} needs it: training one, a minute or two")
+        announce(f"no model ships for {home.data} as {stream.scenario} needs it: training one")
         pretrain_model(
             home,
             folder,

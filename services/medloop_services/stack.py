@@ -180,6 +180,8 @@ class Stack:
             "MEDLOOP_KAFKA": self.bootstrap,
             "MEDLOOP_ARTIFACTS": self.artifacts,
             "MEDLOOP_HEALTH_PORT": str(service.health_port),
+            # Under the same name a restarted replica has its partitions back at once.
+            "MEDLOOP_REPLICA": f"{service.name}-0",
             "MEDLOOP_SUPERVISED": "1",
         }
         with service.log.open("ab") as log:
