@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def taken_port() -> Iterator[int]:
 def data(tmp_path: Path) -> Path:
     """Forty images in MedMNIST's layout, of the classes that the phantom model knows."""
     draw = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split in ("train", "val", "test"):
         arrays[f"{split}_images"] = draw.integers(0, 256, (40, 28, 28), np.uint8)
         arrays[f"{split}_labels"] = np.arange(40).reshape(40, 1) % 2
