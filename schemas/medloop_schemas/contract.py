@@ -75,7 +75,8 @@ TRAFFIC: Mapping[str, Traffic] = {
         (ExampleLabelled, CandidateTrained),
     ),
     "publisher": Traffic(
-        (CandidateTrained, ExampleLabelled, ReleaseChanged), (ReleaseChanged, AuditRecorded)
+        (AdaptationRequested, CandidateTrained, ExampleLabelled, ReleaseChanged),
+        (ReleaseChanged, AuditRecorded),
     ),
 }
 """Service → what it reads and writes; sources of images and labels are outside."""

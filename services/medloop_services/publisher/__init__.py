@@ -1,4 +1,4 @@
-"""Publisher: reads candidates and examples, writes releases and audit records.
+"""Publisher: reads adaptations, candidates and examples, writes releases and audit records.
 
 It decides whether a candidate may serve, on images that were never trained on: first at the gate, held
 against its base on held-back images from before and after the change; then as a canary on some devices, held

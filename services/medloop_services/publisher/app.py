@@ -1,8 +1,14 @@
-"""The publisher's composition: candidates and examples in, releases and audit records out."""
+"""The publisher's composition: adaptations, candidates and examples in, releases and audit records out."""
 
 from __future__ import annotations
 
-from medloop_schemas import AuditRecorded, CandidateTrained, ExampleLabelled, ReleaseChanged
+from medloop_schemas import (
+    AdaptationRequested,
+    AuditRecorded,
+    CandidateTrained,
+    ExampleLabelled,
+    ReleaseChanged,
+)
 
 from medloop_services.bus.context import Context
 from medloop_services.bus.processor import Follower, KeyedProcessor, Service
@@ -23,7 +29,7 @@ def build(context: Context) -> Service:
         processors=(
             KeyedProcessor(
                 name="publisher",
-                inputs=(CandidateTrained, ExampleLabelled),
+                inputs=(AdaptationRequested, CandidateTrained, ExampleLabelled),
                 outputs=(ReleaseChanged, AuditRecorded),
                 state=PublisherState,
                 initial=origins.initial,

@@ -10,6 +10,7 @@ from medloop_schemas import Artifact, CandidateTrained, Diagnosis, ExampleLabell
 
 from medloop_services.publisher.audit import Evidence
 from medloop_services.publisher.comparison import Comparison, compare
+from medloop_services.publisher.examples import is_new
 from medloop_services.publisher.settings import PublisherSettings
 
 
@@ -50,13 +51,12 @@ def held_back_for(
     """
     arrived = set(candidate.classes) - set(base.classes)
 
-    def is_new(example: ExampleLabelled) -> bool:
-        onset = candidate.onset.get(example.device_id)
-        return example.class_name in arrived or (onset is not None and example.image_sequence >= onset)
+    def counts_as_new(example: ExampleLabelled) -> bool:
+        return example.class_name in arrived or is_new(example, candidate.onset)
 
     return HeldBack(
-        old=tuple(example for example in examples if not is_new(example)),
-        new=tuple(example for example in examples if is_new(example)),
+        old=tuple(example for example in examples if not counts_as_new(example)),
+        new=tuple(example for example in examples if counts_as_new(example)),
     )
 
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from math import ceil
 
 from medloop_schemas import (
+    AdaptationRequested,
     CandidateTrained,
     Event,
     ExampleLabelled,
@@ -56,11 +57,18 @@ class Rollout:
             TransientError: a store is away.
         """
         match event:
+            case AdaptationRequested():
+                return self._requested(state, event), ()
             case CandidateTrained():
                 return self._received(state, event)
             case ExampleLabelled():
                 return self._taken(state, event)
         raise InvalidEvent("type", "", f"the publisher can't use {type(event).__name__}")
+
+    def _requested(self, state: PublisherState, request: AdaptationRequested) -> PublisherState:
+        """Know the old domain from the new from now on, so that enough of both is remembered."""
+        current = state.stable is not None and request.base_version == state.stable.version
+        return state.model_copy(update={"onset": request.onset}) if current else state
 
     def _received(self, state: PublisherState, candidate: CandidateTrained) -> Step:
         known = {*state.judged, *(other.event_id for other in _under_way(state))}
@@ -268,5 +276,7 @@ def _released(
         request_id=candidate.request_id,
         reason=reason,
     )
-    stable = release if stage is ReleaseStage.STABLE else base
-    return state.model_copy(update={"stable": stable, "next_release": release.number + 1}), (release,)
+    update: dict[str, object] = {"next_release": release.number + 1}
+    if stage is ReleaseStage.STABLE:
+        update |= {"stable": release, "onset": {}}
+    return state.model_copy(update=update), (release,)

@@ -47,6 +47,9 @@ class PublisherState(ServiceState):
     last_labels: dict[str, int] = Field(default_factory=dict)
     """Device → sequence of the last label taken in."""
 
+    onset: dict[str, int] = Field(default_factory=dict)
+    """Of the adaptation under way: device → sequence of its first new image; empty while there is none."""
+
     waiting: CandidateTrained | None = None
     """At the gate until there are enough held-back new examples."""
     trial: Trial | None = None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from medloop_schemas import (
+    AdaptationRequested,
     Artifact,
     AuditRecorded,
     CandidateTrained,
@@ -535,3 +536,21 @@ def test_the_initial_state_continues_after_the_first_release() -> None:
     state = FirstReleases({"ward": FIRST}).initial("ward")
     assert (state.next_release, state.audit.length) == (1, 1)
     assert state.audit != AuditChain()
+
+
+def test_new_images_that_arrive_while_a_model_trains_do_not_push_out_the_old_ones() -> None:
+    request = AdaptationRequested(
+        time=EPOCH,
+        site_id="ward",
+        diagnosis=Diagnosis.DATA_DRIFT,
+        strategy=Strategy.SHALLOW_EWC,
+        base_version="ward-0",
+        onset=dict.fromkeys(DEVICES, ONSET),
+        detector="cusum",
+        evidence=("the inputs have shifted",),
+    )
+    desk = Desk().send(*held(40, 0), request, *held(3 * SETTINGS.memory, ONSET), candidate())
+    assert len(desk.state.examples) == SETTINGS.memory
+    old = [each for each in desk.state.examples.values() if each.image_sequence < ONSET]
+    assert len(old) == SETTINGS.memory // 2
+    assert desk.decisions == [Decision.GATE_PASSED, Decision.CANARY_STARTED]
