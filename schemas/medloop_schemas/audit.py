@@ -1,4 +1,4 @@
-"""Audit recorded: who decided what, why, on which evidence; each record carries the hash of the one before."""
+"""Audit recorded: who decided what and why; each record carries the hash of the one before."""
 
 from __future__ import annotations
 

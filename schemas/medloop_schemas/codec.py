@@ -1,4 +1,4 @@
-"""Events to Kafka records and back: CloudEvents 1.0 attributes in the headers (binary mode), JSON in the value."""
+"""Events to Kafka records and back: CloudEvents 1.0 attributes as headers (binary mode), JSON as value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identifiers: derived from causes, so that a repeat has the same id; keyed, so that no patient can be guessed."""
+"""Identifiers: derived from causes, so that a repeat has the same; keyed, so that no patient is guessed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MAX_INLINE_BYTES = 512 * 1024
 
 
 class Frame(Body):
-    """Pixels, row by row, channels last, one unsigned byte a value: inline, or a reference with its digest."""
+    """Pixels row by row, channels last, one unsigned byte a value: inline, or a reference and its digest."""
 
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
@@ -38,7 +38,7 @@ class Frame(Body):
                 raise ValueError(f"{expected} bytes are too many for a message; send a url and its sha256")
             if len(self.data) != 4 * ((expected + 2) // 3):
                 raise ValueError(
-                    f"data does not hold {self.height}×{self.width}×{self.channels} = {expected} bytes of base64"
+                    f"data is not {self.height}×{self.width}×{self.channels} = {expected} bytes of base64"
                 )
         return self
 

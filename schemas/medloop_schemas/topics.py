@@ -17,7 +17,7 @@ from medloop_schemas.signal import DriftSignalled
 from medloop_schemas.stats import StatsMeasured
 
 PARTITIONS = 4
-"""Of every topic: a service can be scaled to this many replicas; topics with the same key are co-partitioned."""
+"""Of every topic: a service scales to this many replicas; topics with the same key are co-partitioned."""
 
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -47,7 +47,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic("medloop.predictions.v1", PredictionMade, "device_id", "What a model version says of an image."),
     Topic("medloop.stats.v1", StatsMeasured, "device_id", "Micro-batches of per-image statistics."),
     Topic("medloop.signals.v1", DriftSignalled, "site_id", "Where every device's detectors stand."),
-    Topic("medloop.adaptations.v1", AdaptationRequested, "site_id", "What changed and how to adapt.", FOREVER),
+    Topic(
+        "medloop.adaptations.v1", AdaptationRequested, "site_id", "What changed and how to adapt.", FOREVER
+    ),
     Topic("medloop.examples.v1", ExampleLabelled, "site_id", "Images joined with their late labels."),
     Topic("medloop.candidates.v1", CandidateTrained, "site_id", "Fine-tuned models to be judged.", FOREVER),
     Topic("medloop.releases.v1", ReleaseChanged, "site_id", "Which version may serve whom.", FOREVER),

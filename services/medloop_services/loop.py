@@ -84,7 +84,7 @@ class InProcessLoop:
         if state is None:
             state = processor.initial(event.key)
         self._states[place], outputs = processor.step(state, event)
-        return outputs  # type: ignore[no-any-return]
+        return outputs
 
     def _map(self, processor: MapProcessor, event: Event) -> Sequence[Event]:
         (outcome,) = processor.map([event])

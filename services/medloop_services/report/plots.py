@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -26,7 +27,7 @@ LAYER_COLOURS = {
 MOMENT_COLOURS = {"drift": "#c92a2a", "diagnosis": "#e67700", "canary": "#1971c2", "stable": "#2b8a3e"}
 MOMENT_NAMES = {"drift": "drift", "diagnosis": "diagnosed", "canary": "canary", "stable": "released"}
 
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,

@@ -85,7 +85,13 @@ def example(n: int, predicted: int = 0) -> ExampleLabelled:
 def stats(*numbers: int) -> StatsMeasured:
     images = tuple(
         ImageStatistics(
-            image_id=f"i{n}", sequence=n, predicted_class=0, data={}, decision={}, activation={}, embedding=(0.0,)
+            image_id=f"i{n}",
+            sequence=n,
+            predicted_class=0,
+            data={},
+            decision={},
+            activation={},
+            embedding=(0.0,),
         )
         for n in numbers
     )
