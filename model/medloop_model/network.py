@@ -1,7 +1,8 @@
 """BiTMedViT in torch: the network that is trained. `engine.py` runs the same arithmetic without torch.
 
 Shape suffixes: B batch · H, W image rows, columns · C channels · T tokens · P patch pixels (p·p·C)
-· D width · A attention heads · K head width · I, O inputs, outputs of a linear layer · N classes
+· D width · A attention heads · Q queries of all heads (T·A) · K head width · I, O inputs, outputs of a
+linear layer · N classes
 
 Pre-norm blocks where every linear normalises its own input (BitLinear); multi-query attention; exact GELU;
 mean over tokens, LayerNorm, linear head. Patch embedding, positions, norms and head stay in full precision.
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from medloop_model.architecture import Architecture
 from medloop_model.training.quantizers import absmax_int8, absmean_ternary
+from medloop_model.training.rms_norm import rms_norm
 
 NORM_EPSILON = 1e-5
 RESIDUAL_GAIN = 0.5  # what a block adds starts small, so that depth doesn't blow up the first steps
@@ -39,7 +41,7 @@ class BitLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x_BTI: Tensor) -> Tensor:  # noqa: D102
-        x_BTI = functional.rms_norm(x_BTI, self.norm.shape, self.norm, NORM_EPSILON)
+        x_BTI = rms_norm(x_BTI, self.norm, NORM_EPSILON)
         gain_O1 = self.gain[:, None]  # on the weights and not on the outputs, of which there are many more
         if self.quantized:
             return functional.linear(absmax_int8(x_BTI), absmean_ternary(self.weight) * gain_O1, self.bias)
@@ -70,10 +72,11 @@ class Block(nn.Module):
         """Multi-query attention (arXiv 1911.02150): every query head reads the one key and value head."""
         batch, tokens, _ = qkv_BTO.shape
         q_BTD, k_BTK, v_BTK = torch.split(qkv_BTO, [self.width, self.head_width, self.head_width], dim=-1)
-        q_BATK = q_BTD.view(batch, tokens, self.heads, self.head_width).transpose(1, 2)
-        score_BATT = q_BATK @ k_BTK[:, None].transpose(-1, -2) * self.head_width**-0.5
-        mixed_BATK: Tensor = score_BATT.softmax(dim=-1) @ v_BTK[:, None]
-        return mixed_BATK.transpose(1, 2).reshape(batch, tokens, self.width)
+        # The heads share one key, so they are just more queries: (T, A) as one axis, and no copy a head.
+        q_BQK = q_BTD.reshape(batch, tokens * self.heads, self.head_width)
+        score_BQT = torch.bmm(q_BQK, k_BTK.transpose(1, 2)) * self.head_width**-0.5
+        mixed_BQK = torch.bmm(score_BQT.softmax(dim=-1), v_BTK)
+        return mixed_BQK.view(batch, tokens, self.width)
 
 
 class BiTMedViT(nn.Module):

@@ -41,14 +41,9 @@ def judge(
     better = load_package(released) if released else None
     best = None
     if oracle is not None:
-        announce(f"training the oracle on {len(stream.oracle_training)} labelled images of both domains")
-        best = train_oracle(
-            base_package,
-            (stream.oracle_training.images[:0], stream.oracle_training.labels[:0]),
-            (stream.oracle_training.images, stream.oracle_training.labels),
-            names,
-            oracle,
-        )
+        old, new = stream.domains.oracle_old, stream.domains.oracle_new
+        announce(f"training the oracle on {len(old) + len(new)} labelled images of both domains")
+        best = train_oracle(base_package, (old.images, old.labels), (new.images, new.labels), names, oracle)
     return Domains(
         before=on(base_package, stream.before_test),
         drifted=on(base_package, stream.new_test),

@@ -1,9 +1,12 @@
 """Images on their way into training: pixels, balanced batches, mild augmentation.
 
-Shape suffixes: B batch · H, W rows, columns · C channels
+Shape suffixes: B batch · H, W rows, columns · C channels · E exposures: 1 or C
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,10 +17,37 @@ from torch.nn import functional
 from medloop_model.architecture import Architecture
 from medloop_model.errors import ShapeError
 
-MOST_TURN = 0.175  # radians, 10°
-MOST_ZOOM = 0.1
-MOST_SHIFT = 0.1  # of half the image's side
-MOST_INTENSITY = 0.1  # of full scale
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far augmentation goes at strength 1.
+
+    Args:
+        turn: radians.
+        zoom: share of the size.
+        shift: of half the image's side.
+        intensity: of full scale, a gain and half as much offset; a channel its own if `stained`.
+        mirrored: whether left and right may change places.
+        stained: whether channels change on their own, as they do where dyes are weighed by hand.
+    """
+
+    turn: float
+    zoom: float
+    shift: float
+    intensity: float
+    mirrored: bool = False
+    stained: bool = False
+
+
+PATIENT = Bounds(turn=0.175, zoom=0.1, shift=0.1, intensity=0.1)
+"""A patient stands a little differently, an exposure differs a little."""
+SLIDE = Bounds(turn=math.pi, zoom=0.3, shift=0.1, intensity=0.2, mirrored=True, stained=True)
+"""A slide has no upper end, and laboratories differ in magnification and stain."""
+
+
+def usual_bounds(architecture: Architecture) -> Bounds:
+    """What may differ between two labs' or wards' images: colour images are taken for slides."""
+    return SLIDE if architecture.channels > 1 else PATIENT
 
 
 def to_pixels(images: NDArray[np.uint8], architecture: Architecture) -> Tensor:
@@ -61,23 +91,49 @@ def draw_balanced(labels: Tensor, count: int, generator: torch.Generator) -> Ten
     return torch.multinomial(1 / frequency[labels], count, replacement=True, generator=generator)
 
 
-def augment(pixels_BHWC: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """A turn, zoom and shift as a patient may stand, a gain and offset as an exposure may differ.
+def augment(
+    pixels_BHWC: Tensor, generator: torch.Generator, strength: float = 1.0, bounds: Bounds = PATIENT
+) -> Tensor:
+    """Each image turned, zoomed, shifted, exposed and perhaps mirrored at random.
 
     Args:
         pixels_BHWC: float32 in [0, 1].
         generator: the only source of randomness.
-        strength: 0 changes nothing, 1 reaches the bounds above.
+        strength: 0 changes nothing but left and right, 1 reaches the bounds.
+        bounds: how far each change goes.
     """
-    draws = (torch.rand(6, len(pixels_BHWC), generator=generator) * 2 - 1) * strength
-    turn, zoom = draws[0] * MOST_TURN, 1 + draws[1] * MOST_ZOOM
-    shift_x, shift_y = draws[2] * MOST_SHIFT, draws[3] * MOST_SHIFT
-    rows = torch.stack(
-        [zoom * turn.cos(), -zoom * turn.sin(), shift_x, zoom * turn.sin(), zoom * turn.cos(), shift_y], dim=1
-    )
+    count, channels = len(pixels_BHWC), pixels_BHWC.shape[3]
+    exposures = channels if bounds.stained else 1
+    draws = (torch.rand(4 + 2 * exposures, count, generator=generator) * 2 - 1) * strength
+    turn, zoom = draws[0] * bounds.turn, 1 + draws[1] * bounds.zoom
+    shift_x, shift_y = draws[2] * bounds.shift, draws[3] * bounds.shift
+    across, along, mirror = zoom * turn.cos(), zoom * turn.sin(), torch.ones(count)
+    if bounds.mirrored:
+        mirror -= 2 * torch.randint(2, (count,), generator=generator)
+    rows = torch.stack([across * mirror, -along, shift_x, along * mirror, across, shift_y], dim=1)
     pixels_BCHW = pixels_BHWC.permute(0, 3, 1, 2)
     grid = functional.affine_grid(rows.view(-1, 2, 3), list(pixels_BCHW.shape), align_corners=False)
     moved_BCHW = functional.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False)
-    gain, offset = 1 + draws[4] * MOST_INTENSITY, draws[5] * MOST_INTENSITY / 2
-    exposed_BCHW = moved_BCHW * gain[:, None, None, None] + offset[:, None, None, None]
+    gain_EB, offset_EB = torch.split(draws[4:] * bounds.intensity, exposures)
+    exposed_BCHW = moved_BCHW * (1 + gain_EB).T[:, :, None, None] + offset_EB.T[:, :, None, None] / 2
     return exposed_BCHW.clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+
+
+def repaint(pixels_BHWC: Tensor, palette_BHWC: Tensor, generator: torch.Generator) -> Tensor:
+    """Images in the colours of others: each channel takes mean and spread of a random image's.
+
+    What Reinhard et al., Color Transfer between Images (2001), do in lαβ, here in RGB; where the old domain's
+    cells are shown in the new one's stain, a few new images teach what they can't show themselves.
+
+    Args:
+        pixels_BHWC: float32 in [0, 1]; their labels stay true.
+        palette_BHWC: float32 in [0, 1], at least one image unless there is nothing to paint.
+        generator: chooses the palette of each image.
+    """
+    if not len(pixels_BHWC):
+        return pixels_BHWC
+    chosen_BHWC = palette_BHWC[torch.randint(len(palette_BHWC), (len(pixels_BHWC),), generator=generator)]
+    spread, mean = torch.std_mean(pixels_BHWC, dim=(1, 2), keepdim=True)
+    new_spread, new_mean = torch.std_mean(chosen_BHWC, dim=(1, 2), keepdim=True)
+    painted_BHWC = (pixels_BHWC - mean) / spread.clamp(min=1e-3) * new_spread + new_mean
+    return painted_BHWC.clamp(0, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,17 +12,21 @@ from medloop_model.checkpoint import ModelPackage
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_package, network_from
 from medloop_model.training.head import expand_head
-from medloop_model.training.images import to_labels, to_pixels
+from medloop_model.training.images import repaint, to_labels, to_pixels, usual_bounds
 from medloop_model.training.pretraining import Images, Labels, fit
 
 
 @dataclass(frozen=True)
 class OracleSettings:
-    """How the oracle is trained: `steps` of `batch_size` images under AdamW, all parameters moving."""
+    """How the oracle is trained: `steps` of `batch_size` images under AdamW, all parameters moving.
+
+    Its augmentation is as strong as a streaming learner's.
+    """
 
     steps: int = 250
     batch_size: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
+    augmentation: float = 0.5
     seed: int = 0
     threads: int = 1
 
@@ -35,7 +38,7 @@ def train_oracle(
     classes: tuple[str, ...],
     settings: OracleSettings,
 ) -> ModelPackage:
-    """Train on the labelled images of both domains at once, starting from the deployed model.
+    """Train the deployed model offline on labelled images, with equal shares of both domains in a batch.
 
     Args:
         package: the deployed model with its latent weights.
@@ -52,11 +55,20 @@ def train_oracle(
     """
     torch.set_num_threads(settings.threads)
     network = expand_head(network_from(package), classes)
-    domains = [domain for domain in (old, new) if len(domain[1])]
+    bounds = usual_bounds(network.architecture)
+    domains = [
+        (to_pixels(images, network.architecture), to_labels(labels, network.architecture))
+        for images, labels in (old, new)
+        if len(labels)
+    ]
+    if bounds.stained and len(domains) > 1:
+        # As the streaming learner rehearses them: what is best offline may not know less.
+        (old_BHWC, labels_B), (new_BHWC, _) = domains
+        generator = torch.Generator().manual_seed(settings.seed)
+        domains.append((repaint(old_BHWC, new_BHWC, generator), labels_B))
     fit(
         network,
-        torch.cat([to_pixels(images, network.architecture) for images, _ in domains]),
-        torch.cat([to_labels(np.asarray(labels), network.architecture) for _, labels in domains]),
+        domains,
         _label_loss,
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -64,6 +76,8 @@ def train_oracle(
         weight_decay=0.0,
         warm_up=0.08,
         seed=settings.seed,
+        augmentation=settings.augmentation,
+        bounds=bounds,
     )
     return export_package(network, {"oracle": True, "seed": settings.seed, "steps": settings.steps})
 

@@ -25,6 +25,7 @@ class TrainingPlan:
             than old labels did, for that class's old examples to be left out (`distil-all`).
         average_decay: of the moving average of weights that is exported; 0 exports the last weights.
         augmentation: strength, 0 to 1.
+        repainted: share of the rehearsed old examples that is shown in new ones' colours, on stained slides.
         fisher_images: examples that the candidate's own Fisher information is measured on.
         fisher_decay: γ, share of the running Fisher information that stays.
         seed: of batches and augmentation.
@@ -43,6 +44,7 @@ class TrainingPlan:
     doubt: float = 2.0
     average_decay: float = 0.97
     augmentation: float = 0.5
+    repainted: float = 0.0
     fisher_images: int = 64
     fisher_decay: float = 0.7
     seed: int = 0
@@ -53,7 +55,7 @@ class TrainingPlan:
         """The plan that was measured to work for a strategy."""
         plan = cls(strategy, classes, seed=seed)
         if strategy == SHALLOW_EWC:
-            return replace(plan, ewc_lambda=0.1)
+            return replace(plan, ewc_lambda=0.1, repainted=0.5)
         if strategy == DISTIL_ALL:
             return replace(plan, alpha=0.7)
         if strategy == EXPAND_HEAD:

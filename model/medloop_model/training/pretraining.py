@@ -7,7 +7,7 @@ Everything counts steps and draws from seeded generators: the same images and se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,10 +21,11 @@ from medloop_model.accuracy import accuracy, balanced_accuracy
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage
 from medloop_model.network import BiTMedViT
+from medloop_model.training.adam import AdamW
 from medloop_model.training.distillation import distillation_loss
 from medloop_model.training.ewc import fisher_diagonal, normalise_fisher
 from medloop_model.training.export import export_package, export_teacher
-from medloop_model.training.images import augment, draw_balanced, to_labels, to_pixels
+from medloop_model.training.images import PATIENT, Bounds, augment, draw_balanced, to_labels, to_pixels
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.integer]
@@ -109,8 +110,7 @@ def pretrain(
     teacher = BiTMedViT(architecture.full_precision(), settings.seed)
     fit(
         teacher,
-        pixels,
-        labels,
+        [(pixels, labels)],
         _label_loss,
         steps=settings.teacher_steps,
         batch_size=settings.batch_size,
@@ -124,8 +124,7 @@ def pretrain(
     student.load_state_dict(teacher.state_dict())
     fit(
         student,
-        pixels,
-        labels,
+        [(pixels, labels)],
         _taught_by(teacher, settings),
         steps=settings.student_steps,
         batch_size=settings.batch_size,
@@ -162,8 +161,7 @@ def pretrain(
 
 def fit(
     network: BiTMedViT,
-    pixels_BHWC: Tensor,
-    labels_B: Tensor,
+    domains: Sequence[tuple[Tensor, Tensor]],
     loss_of: Loss,
     *,
     steps: int,
@@ -172,37 +170,42 @@ def fit(
     weight_decay: float,
     warm_up: float,
     seed: int,
+    augmentation: float = 1.0,
+    bounds: Bounds = PATIENT,
     after_step: Callable[[int, float], None] | None = None,
 ) -> None:
     """AdamW on class-balanced augmented batches under a warmed-up cosine rate; changes the network.
 
     Args:
         network: trained in place.
-        pixels_BHWC: float32 in [0, 1].
-        labels_B: int64.
+        domains: pixels (B, H, W, C), float32 in [0, 1], and labels (B,), int64; a batch has equal shares.
         loss_of: scalar loss of (network, pixels, labels).
         steps, batch_size, learning_rate, weight_decay, warm_up: as in `PretrainSettings`.
         seed: of batches and augmentation.
+        augmentation, bounds: strength and extent of the augmentation.
         after_step: told the number of steps done and the loss.
     """
     generator = torch.Generator().manual_seed(seed)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+    optimiser = AdamW(network.parameters(), weight_decay)
     network.train()
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * warmed_up_cosine(step / steps, warm_up)
-        batch = draw_balanced(labels_B, batch_size, generator)
-        loss = loss_of(network, augment(pixels_BHWC[batch], generator), labels_B[batch])
-        optimiser.zero_grad()
+        drawn = [_draw(*domain, batch_size // len(domains), generator) for domain in domains]
+        pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        loss = loss_of(network, augment(pixels_BHWC, generator, augmentation, bounds), labels_B)
+        optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(learning_rate * warmed_up_cosine(step / steps, warm_up))
         if after_step:
             after_step(step + 1, loss.item())
     network.eval()
+
+
+def _draw(
+    pixels_BHWC: Tensor, labels_B: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    batch = draw_balanced(labels_B, count, generator)
+    return pixels_BHWC[batch], labels_B[batch]
 
 
 def warmed_up_cosine(done: float, warm_up: float) -> float:

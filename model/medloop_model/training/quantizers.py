@@ -71,9 +71,11 @@ class _AbsmeanTernary(torch.autograd.Function):
 class _AbsmaxInt8(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, x_BTI: Tensor) -> Tensor:
-        scale = INT8_LIMIT / x_BTI.abs().amax(dim=-1, keepdim=True).clamp_(min=SMALLEST_SCALE)
+        largest_BT1 = torch.linalg.vector_norm(x_BTI, float("inf"), dim=-1, keepdim=True)
+        scale = INT8_LIMIT / largest_BT1.clamp_(min=SMALLEST_SCALE)
         # No clamp: |x · s| passes 127 by rounding alone, and then rounds back to 127.
-        return (x_BTI * scale).round_().div_(scale)
+        rounded_BTI: Tensor = (x_BTI * scale).round_().div_(scale)
+        return rounded_BTI
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:

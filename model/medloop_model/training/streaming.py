@@ -23,12 +23,13 @@ from torch.nn.utils import clip_grad_norm_
 from medloop_model.checkpoint import ModelPackage, Tensors, load_teacher
 from medloop_model.errors import ShapeError
 from medloop_model.network import BitLinear, BiTMedViT
+from medloop_model.training.adam import AdamW
 from medloop_model.training.distillation import agrees_with_label, distillation_loss
 from medloop_model.training.ewc import ewc_penalty, fisher_diagonal, merge_fisher, normalise_fisher
 from medloop_model.training.export import export_package, network_from
 from medloop_model.training.freeze import DISTIL_ALL, freeze
 from medloop_model.training.head import expand_head, imprint
-from medloop_model.training.images import augment, to_labels, to_pixels
+from medloop_model.training.images import augment, repaint, to_labels, to_pixels, usual_bounds
 from medloop_model.training.memory import RehearsalMemory
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
@@ -77,6 +78,7 @@ class StreamingLearner:
         self.plan = plan
         self.network = expand_head(network_from(package), plan.classes)
         self.old, self.new = (RehearsalMemory(self.network.architecture) for _ in range(2))
+        self._bounds = usual_bounds(self.network.architecture)
         self._moving = freeze(self.network, plan.strategy)
         self._anchor = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self._average = {name: p.detach().clone() for name, p in self._moving.items()}
@@ -84,9 +86,7 @@ class StreamingLearner:
         self._teacher = network_from(load_teacher(teacher_path)) if teacher_path and plan.alpha < 1 else None
         self._base = network_from(package) if plan.strategy == DISTIL_ALL else None
         self._base_answers = {memory: memory.labels_B[:0] for memory in (self.old, self.new)}
-        self._optimiser = torch.optim.AdamW(
-            self._moving.values(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-        )
+        self._optimiser = AdamW(self._moving.values())
         self._generator = torch.Generator().manual_seed(plan.seed)
         self._steps = 0
         self._imprinted = len(package.architecture.classes)
@@ -143,20 +143,28 @@ class StreamingLearner:
     def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, old: RehearsalMemory) -> float:
         """One optimiser step on new examples and as many remembered ones."""
         old_pixels, old_labels = old.draw(self.plan.rehearsal_batch, self._generator)
-        pixels_BHWC = torch.cat([pixels_BHWC, old_pixels])
+        pixels_BHWC = torch.cat([pixels_BHWC, self._repainted(old_pixels)])
         labels_B = torch.cat([labels_B, old_labels])
         if self.plan.augmentation:
-            pixels_BHWC = augment(pixels_BHWC, self._generator, self.plan.augmentation)
+            pixels_BHWC = augment(pixels_BHWC, self._generator, self.plan.augmentation, self._bounds)
         loss = self._loss(pixels_BHWC, labels_B)
-        self._optimiser.zero_grad()
+        self._optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self._moving.values(), 1.0)
         self._steps += 1
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.plan.learning_rate * min(1.0, self._steps / max(self.plan.warm_up_steps, 1))
-        self._optimiser.step()
+        risen = min(1.0, self._steps / max(self.plan.warm_up_steps, 1))
+        self._optimiser.step(self.plan.learning_rate * risen)
         self._follow_average()
         return loss.item()
+
+    def _repainted(self, old_BHWC: Tensor) -> Tensor:
+        """Old examples, the first of them in new examples' colours where the plan says so."""
+        share = self.plan.repainted if self._bounds.stained else 0.0
+        if not share:
+            return old_BHWC
+        count = round(share * len(old_BHWC))
+        painted = repaint(old_BHWC[:count], self.new.pixels_BHWC, self._generator)
+        return torch.cat([painted, old_BHWC[count:]])
 
     def _loss(self, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
         logits_BN = self.network(pixels_BHWC)

@@ -39,7 +39,8 @@ class Domains:
         test: test images before the drift.
         new_test: test images after the drift.
         change: shows or labels a split as after the drift; its second argument seeds noise.
-        oracle_training: everything labelled, both sides: what the best offline training would have.
+        oracle_old, oracle_new: everything labelled, before and after the drift: what the best offline
+            training would have. The old is empty where its labels contradict the new or both sides are one.
     """
 
     class_names: tuple[str, ...]
@@ -53,7 +54,8 @@ class Domains:
     test: Split
     new_test: Split
     change: Callable[[Split, int], Split]
-    oracle_training: Split
+    oracle_old: Split
+    oracle_new: Split
 
 
 def divide_domains(dataset: Dataset, name: ScenarioName, settings: ScenarioSettings) -> Domains:
@@ -80,7 +82,7 @@ def _data_drift(dataset: Dataset, settings: ScenarioSettings) -> Domains:
 
     division = dataset.divide()
     old = join([division.training, division.pool])
-    return _same_images(dataset, settings, change, join([old, change(old, ORACLE_SEED)]))
+    return _same_images(dataset, settings, change, old, change(old, ORACLE_SEED))
 
 
 def _concept_drift(dataset: Dataset, settings: ScenarioSettings) -> Domains:
@@ -95,12 +97,16 @@ def _concept_drift(dataset: Dataset, settings: ScenarioSettings) -> Domains:
         return split.relabelled(policy(split))
 
     # An oracle of a new policy is trained on that policy alone: the old labels contradict it.
-    oracle_training = change(join([division.training, division.pool]), ORACLE_SEED)
-    return _same_images(dataset, settings, change, oracle_training)
+    relabelled = change(join([division.training, division.pool]), ORACLE_SEED)
+    return _same_images(dataset, settings, change, _none_of(relabelled), relabelled)
 
 
 def _same_images(
-    dataset: Dataset, settings: ScenarioSettings, change: Callable[[Split, int], Split], oracle: Split
+    dataset: Dataset,
+    settings: ScenarioSettings,
+    change: Callable[[Split, int], Split],
+    oracle_old: Split,
+    oracle_new: Split,
 ) -> Domains:
     division = dataset.divide()
     shares = _shares(settings.mix, division.pool, dataset.validation, len(dataset.class_names))
@@ -116,7 +122,8 @@ def _same_images(
         test=dataset.test,
         new_test=change(dataset.test, TEST_SEED),
         change=change,
-        oracle_training=oracle,
+        oracle_old=oracle_old,
+        oracle_new=oracle_new,
     )
 
 
@@ -158,7 +165,8 @@ def _new_class(dataset: Dataset, settings: ScenarioSettings) -> Domains:
         test=without_new(test),
         new_test=test,
         change=_unchanged,
-        oracle_training=join([training, pool]),
+        oracle_old=_none_of(training),
+        oracle_new=join([training, pool]),
     )
 
 
@@ -186,8 +194,13 @@ def _site_change(dataset: Dataset, settings: ScenarioSettings) -> Domains:
         test=test.at_site(0),
         new_test=test.at_site(1),
         change=_unchanged,
-        oracle_training=join([train.at_site(0), elsewhere]),
+        oracle_old=train.at_site(0),
+        oracle_new=elsewhere,
     )
+
+
+def _none_of(split: Split) -> Split:
+    return split.select(np.arange(0))
 
 
 def _unchanged(split: Split, _: int) -> Split:

@@ -86,11 +86,6 @@ class Stream:
         return self.domains.validation
 
     @property
-    def oracle_training(self) -> Split:
-        """Both sides of the drift, labelled: what an oracle is trained on."""
-        return self.domains.oracle_training
-
-    @property
     def before_test(self) -> Split:
         """Test images as before the drift."""
         return self.domains.test

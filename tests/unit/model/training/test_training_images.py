@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from medloop_model.architecture import ward
 from medloop_model.errors import ShapeError
-from medloop_model.training.images import augment, draw_balanced, to_labels, to_pixels
+from medloop_model.training.images import (
+    PATIENT,
+    SLIDE,
+    augment,
+    draw_balanced,
+    repaint,
+    to_labels,
+    to_pixels,
+    usual_bounds,
+)
 
 GREY, COLOUR = ward(28, 1, ("a", "b")), ward(28, 3, ("a", "b"))
 
@@ -55,3 +66,37 @@ def test_augmentation_of_strength_zero_changes_nothing_and_of_one_stays_in_range
     assert moved.max() <= 1
     assert not torch.allclose(moved, pixels, atol=0.05)
     assert torch.equal(moved, augment(pixels, torch.Generator().manual_seed(1)))
+
+
+def test_a_slide_is_mirrored_and_stained_channel_by_channel() -> None:
+    pixels = torch.full((64, 8, 8, 3), 0.5)
+    pixels[:, :, :4] = 0.25
+    only_mirrored = replace(PATIENT, turn=0.0, zoom=0.0, shift=0.0, intensity=0.0, mirrored=True)
+    moved = augment(pixels, torch.Generator().manual_seed(0), bounds=only_mirrored)
+    turned_over = moved[:, 0, 0, 0] > 0.4
+    assert 16 < int(turned_over.sum()) < 48
+    torch.testing.assert_close(moved[~turned_over], pixels[~turned_over])
+    torch.testing.assert_close(moved[turned_over], pixels[turned_over].flip(2))
+    stained = augment(pixels, torch.Generator().manual_seed(0), bounds=SLIDE)
+    exposed = augment(pixels, torch.Generator().manual_seed(0), bounds=PATIENT)
+    assert (stained.std(dim=3) > 0.01).any()
+    assert exposed.std(dim=3).max() < 1e-6
+
+
+def test_colour_images_are_taken_for_slides() -> None:
+    assert usual_bounds(COLOUR) is SLIDE
+    assert usual_bounds(GREY) is PATIENT
+
+
+def test_repainted_images_have_the_colours_of_the_palette_and_their_own_shapes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    pixels = 0.5 + 0.3 * torch.rand(6, 8, 8, 3, generator=draw)
+    palette = torch.rand(1, 8, 8, 3, generator=draw) * torch.tensor([0.2, 0.1, 0.3]) + 0.4
+    painted = repaint(pixels, palette, draw)
+    for statistic in (torch.mean, torch.std):
+        expected = statistic(palette, dim=(1, 2)).expand(6, 3)
+        torch.testing.assert_close(statistic(painted, dim=(1, 2)), expected, rtol=1e-3, atol=1e-4)
+    for channel in range(3):
+        both = torch.stack([pixels[0, ..., channel].flatten(), painted[0, ..., channel].flatten()])
+        assert torch.corrcoef(both)[0, 1] > 0.999
+    assert len(repaint(pixels[:0], palette[:0], draw)) == 0
