@@ -98,7 +98,7 @@ def demo(
     after: Images = None,
     corruption: Corruption = None,
     severity: Severity = None,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, help="Images a second.")] = 20.0,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, help="Images a second.")] = 15.0,
     oracle: Oracle = True,
     folder: Annotated[Path, typer.Option("--folder", help="For the broker's data, logs and models.")] = Path(
         "runs/demo"
@@ -164,7 +164,7 @@ def _viewer(live: Live, stream: Stream, title: str) -> Callable[..., None]:
 
     def watch(trace: Any, phase: str = "") -> None:
         nonlocal drawn
-        if time.monotonic() - drawn > 0.25 or len(trace.images) == images:  # drawing costs more than an image
+        if time.monotonic() - drawn > 0.5 or len(trace.images) == images:  # drawing costs more than an image
             drawn = time.monotonic()
             live.update(draw(trace, title=title, images=images, drift_at=stream.drift_at, phase=phase))
 

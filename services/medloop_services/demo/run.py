@@ -37,8 +37,8 @@ SOURCE = "/medloop/replay"
 READY_PATIENCE_S = 120.0
 CLOSING_PATIENCE_S = 60.0
 TICK_S = 0.25
-TAIL_IMAGES = 120
-"""Images shown after the release, so that one sees what it was worth; then the stream ends."""
+TAIL_LABELS = 96
+"""Labels seen after the release, so that one sees what it was worth; then the stream ends."""
 
 Watch = Callable[[Trace, str], None]
 
@@ -157,11 +157,12 @@ class _Demo:
         """The stream, until some images after a release."""
         self.sent.clear()
         shown_at_release: int | None = None
+        delay = self.stream.settings.label_delay * len(self.stream.devices)
         for event in self.stream.events():
             images = self.sent[ImageAcquired]
             if shown_at_release is None and self.trace.released is not None:
                 shown_at_release = images
-            if shown_at_release is not None and images >= shown_at_release + TAIL_IMAGES:
+            if shown_at_release is not None and images >= shown_at_release + delay + TAIL_LABELS:
                 return
             self.sent[type(event)] += 1
             yield encode(event, SOURCE)

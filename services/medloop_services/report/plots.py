@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medloop_services.report.summary import Summary
+from medloop_services.report.trace import Trace
 
 INK, MUTED = "#1f2933", "#7b8794"
 LAYER_COLOURS = {
@@ -91,21 +92,28 @@ def _draw_accuracy(axes: Axes, summary: Summary) -> None:
 
 def _draw_statistics(axes: Axes, summary: Summary) -> None:
     for layer, colour in LAYER_COLOURS.items():
-        at: dict[int, float] = {}
-        for level in summary.trace.levels:
-            if level.layer == layer:
-                at[level.position] = max(at.get(level.position, 0.0), level.ratio)
-        if at:
-            positions = sorted(at)
-            axes.plot(positions, [at[p] for p in positions], color=colour, linewidth=1.3, label=layer)
+        positions, ratios = _highest(summary.trace, layer)
+        if positions:
+            axes.plot(positions, ratios, color=colour, linewidth=1.3, label=layer)
     axes.axhline(1, color=MUTED, linewidth=1, linestyle="--")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("statistic ÷ threshold")
     axes.set_xlabel("images")
     axes.set_title("What the detectors saw", loc="left", fontsize=11)
-    axes.legend(loc="upper left", frameon=False, ncols=5, fontsize=8)
+    axes.legend(loc="lower right", frameon=False, ncols=5, fontsize=8)
     _mark_moments(axes, summary)
+
+
+def _highest(trace: Trace, layer: str) -> tuple[list[int], list[float]]:
+    """The course of a layer: at each position, the highest of the devices' latest ratios."""
+    latest: dict[str, float] = {}
+    course: dict[int, float] = {}
+    for level in sorted(trace.levels, key=lambda level: level.position):
+        if level.layer == layer:
+            latest[level.device_id] = level.ratio
+            course[level.position] = max(latest.values())
+    return list(course), list(course.values())
 
 
 def _draw_domains(axes: Axes, summary: Summary) -> None:
@@ -138,7 +146,7 @@ def _mark_moments(axes: Axes, summary: Summary) -> None:
             MOMENT_NAMES[name],
             (position, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(2, 2),
+            xytext=(3, -9),
             textcoords="offset points",
             color=MOMENT_COLOURS[name],
             fontsize=8,
