@@ -69,6 +69,10 @@ class InProcessLoop:
             for processor in self._readers.get(type(event), ()):
                 self._queue.extend(self._process(processor, event))
 
+    def states(self, processor: str) -> dict[str, ServiceState]:
+        """Return what a keyed processor remembers, by key."""
+        return {key: state for (name, key), state in self._states.items() if name == processor}
+
     def _process(self, processor: Processor, event: Event) -> Sequence[Event]:
         try:
             if isinstance(processor, KeyedProcessor):

@@ -1,4 +1,4 @@
-"""A broker of the fault tests' own, since they kill it."""
+"""Brokers of the fault tests' own, since they kill them, and how often and how long they try."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medloop_services.bus.broker import EmbeddedBroker
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.topics import ensure_topics
 
-ROUNDS = int(os.environ.get("MEDLOOP_FAULT_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("MEDLOOP_FAULT_ROUNDS", "1"))
 
 
 @pytest.fixture(scope="module")
