@@ -89,7 +89,7 @@ lint: setup ## ruff, mypy --strict, import boundaries, compose file, Dockerfile
 
 .PHONY: test
 test: setup ## Unit, integration and short fault tests, against a real broker
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
 .PHONY: test-faults
 test-faults: setup ## All 20 kill -9 rounds of 2,000 events a service
