@@ -47,7 +47,7 @@ Corruption = Annotated[
 ]
 Severity = Annotated[int | None, typer.Option("--severity", min=1, max=5, help="data-drift: how much.")]
 
-DEMO_BEFORE, DEMO_AFTER = 400, 2400
+DEMO_BEFORE, DEMO_AFTER = 300, 2400
 """Images before the drift, and at most after it."""
 
 
@@ -179,7 +179,7 @@ def _judge(
     from medloop_services.judging import judge
     from medloop_services.report.summary import EXPECTED, Summary
 
-    oracle = OracleSettings(threads=2) if with_oracle else None
+    oracle = OracleSettings(steps=160, threads=2) if with_oracle else None
     return Summary(
         scenario=stream.scenario.value,
         data=stream.dataset.source,
