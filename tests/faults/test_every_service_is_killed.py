@@ -40,7 +40,6 @@ from medloop_schemas import (
     AdaptationRequested,
     CandidateTrained,
     Event,
-    ExampleLabelled,
     ImageAcquired,
     LabelConfirmed,
     PredictionMade,
@@ -73,12 +72,14 @@ EVENTS = int(os.environ.get("MEDLOOP_FAULT_EVENTS", "2000" if ROUNDS >= 20 else 
 LABEL_DELAY = 16
 """Images of a micro-batch: a label comes after the batch of its image, and is a signal of its own."""
 IMAGES_BEFORE = 160
-IMAGES = max(EVENTS, 420)
-"""Enough for a candidate to be trained, judged and tried, however short the round."""
+WHOLE_LOOP = 420
+"""Images in which a candidate is trained, judged and tried."""
+IMAGES = max(EVENTS + 4 * LABEL_DELAY, WHOLE_LOOP)  # the last ones are not in a whole micro-batch
 CHUNK = 20
 RATE = 1_000
 PATIENCE_S = 180
 POLL_S = 0.03
+REST_S = 1.0
 
 RECORDED_SITE = "recorded-site"
 PAIRED = "-paired"
@@ -93,8 +94,9 @@ SETTINGS = {
     "MEDLOOP_PUBLISHER_CANARY_TOLERANCE": "0.5",
     "MEDLOOP_PUBLISHER_MEMORY": "64",
     "MEDLOOP_DRIFT_DETECTION_LABELS_PER_SIGNAL": "1",
-    "MEDLOOP_ONLINE_LEARNER_LABELS_SHALLOW": "32",
-    "MEDLOOP_ONLINE_LEARNER_LABELS_DISTIL": "32",
+    "MEDLOOP_EVENT_AGGREGATION_SIGNALS_PER_REPEAT": "256",
+    "MEDLOOP_ONLINE_LEARNER_LABELS_SHALLOW": "16",
+    "MEDLOOP_ONLINE_LEARNER_LABELS_DISTIL": "16",
     "MEDLOOP_ONLINE_LEARNER_BATCH_SIZE": "8",
     "MEDLOOP_ONLINE_LEARNER_MEMORY": "32",
     "MEDLOOP_ONLINE_LEARNER_OPEN_MEMORY": "64",
@@ -151,7 +153,7 @@ def moved(event: Event, site: str) -> Event:
 
 
 def played(recording: Sequence[Event], service: Service, site: str) -> list[Event]:
-    """Return a service's inputs as of a site, in the recorded order; one kind of input may be cut short."""
+    """Return a service's inputs as of a site, in the recorded order, at most about EVENTS."""
     inputs = {kind for processor in service.processors for kind in processor.inputs}
     inputs |= {follower.event for follower in service.followers}
     if service.name == "publisher":
@@ -159,11 +161,12 @@ def played(recording: Sequence[Event], service: Service, site: str) -> list[Even
     elif service.name == "feature_stats":
         recording = [event for event in recording if type(event) in inputs][:EVENTS]
     elif service.name == "online_learner":
-        paired = [event for event in recording if isinstance(event, PAIRING_INPUTS)][:EVENTS]
-        return [moved(event, f"{site}{PAIRED}") for event in paired] + [
-            moved(event, site)
-            for event in recording
-            if isinstance(event, (*RARE, ExampleLabelled)) and type(event) in inputs
+        half = max(EVENTS // 2, WHOLE_LOOP)
+        paired = [event for event in recording if isinstance(event, PAIRING_INPUTS)][:half]
+        taught = [event for event in recording if type(event) in inputs - {*PAIRING_INPUTS}][:half]
+        return [
+            *(moved(event, f"{site}{PAIRED}") for event in paired),
+            *(moved(event, site) for event in taught),
         ]
     return [moved(event, site) for event in recording if type(event) in inputs]
 
@@ -280,9 +283,15 @@ class Killable:
 
     def followed(self) -> int:
         """Return how many releases it has applied since it was started."""
+        return self._counted(f'medloop_followed_total{{topic="{RELEASES}"}}')
+
+    def handled(self) -> int:
+        """Return how many events it has handled since it was started."""
+        return self._counted("medloop_events_total{")
+
+    def _counted(self, counter: str) -> int:
         lines = (self._get("/metrics") or "").splitlines()
-        of_releases = f'medloop_followed_total{{topic="{RELEASES}"}}'
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(of_releases))
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(counter))
 
     def _get(self, path: str) -> str | None:
         try:
@@ -340,13 +349,15 @@ class Player:
         await self.all_handled()
 
     async def all_handled(self) -> None:
-        """Wait until everything sent so far is committed, and every release is known to who follows them."""
+        """Wait until everything sent so far has been committed and, by a follower, every release read."""
         deadline = time.monotonic() + PATIENCE_S
         while not (await self._committed() and await self._followed()):
             assert time.monotonic() < deadline, self.killable.log.read_text()[-4000:]
             await asyncio.sleep(POLL_S)
 
     async def _committed(self) -> bool:
+        if self.service.name == "event_aggregation":
+            return await self._at_rest()
         for processor in self.service.processors:
             places = [place for kind in processor.inputs for place in partitions(topic_of(kind).name)]
             ends = await self.reader.end_offsets(places)
@@ -357,6 +368,12 @@ class Player:
             if any(end and (place not in done or done[place].offset < end) for place, end in ends.items()):
                 return False
         return True
+
+    async def _at_rest(self) -> bool:
+        """Faust may put a commit off for long, and then repeats: wait until it handles nothing more."""
+        before = await asyncio.to_thread(self.killable.handled)
+        await asyncio.sleep(REST_S)
+        return 0 < before == await asyncio.to_thread(self.killable.handled)
 
     async def _followed(self) -> bool:
         if not self.service.followers:
