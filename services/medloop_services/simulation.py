@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medloop_schemas import Event, ImageAcquired
+from medloop_schemas import Event, ImageAcquired, LabelConfirmed
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
@@ -25,6 +25,23 @@ class Run:
     trace: Trace
     drift_seconds: float
     released: Path | None
+
+
+TAIL_LABELS = 96
+"""Labels seen after a release, so that one sees what it was worth; then a run's stream ends."""
+
+
+def until_released(stream: Stream, trace: Trace) -> Iterator[ImageAcquired | LabelConfirmed]:
+    """Return a stream's events until a new version has been stable for a while in the trace."""
+    images = 0
+    last: int | None = None
+    for event in stream.events():
+        if last is None and trace.released is not None:
+            last = images + stream.settings.label_delay * len(stream.devices) + TAIL_LABELS
+        if last is not None and images >= last:
+            return
+        images += isinstance(event, ImageAcquired)
+        yield event
 
 
 def publisher_settings(stream: Stream, choice: ModelChoice) -> dict[str, Any]:
@@ -46,7 +63,7 @@ def simulate(
     settings: Mapping[str, Any] | None = None,
     watch: Callable[[Trace], None] = lambda trace: None,
 ) -> Run:
-    """Run the whole stream through the services' cores.
+    """Run a stream through the services' cores until soon after a release.
 
     Args:
         stream: images and late labels.
@@ -68,7 +85,7 @@ def simulate(
 
     loop = InProcessLoop(services(context), observe)
     drifted = 0.0
-    for event in stream.events():
+    for event in until_released(stream, trace):
         loop.publish([event])
         if isinstance(event, ImageAcquired):
             if len(trace.images) == stream.drift_at:

@@ -47,8 +47,8 @@ Corruption = Annotated[
 ]
 Severity = Annotated[int | None, typer.Option("--severity", min=1, max=5, help="data-drift: how much.")]
 
-DEMO_BEFORE, DEMO_AFTER = 300, 2400
-"""Images before the drift, and at most after it."""
+DEMO_BEFORE = 300
+"""Images before the drift: twenty seconds' worth."""
 
 
 def register(app: typer.Typer) -> None:
@@ -110,7 +110,7 @@ def demo(
     """Run the whole loop: a real Kafka broker, six services as processes, a stream that drifts half way.
 
     Shows live how medloop notices, finds out why, fine-tunes the ternary model, gates, canaries and releases
-    it. The stream ends soon after the release, or after --before and --after images; then comes a report.
+    it. The stream ends soon after the release, or --after images after the drift; then comes a report.
     Exits 0 only if the loop closed. MEDLOOP_KAFKA=host:port uses your cluster.
 
     Example: medloop demo --scenario concept-drift --json figures.json
@@ -118,7 +118,7 @@ def demo(
     from medloop_services.demo.run import run_demo
 
     started = time.monotonic()
-    chosen = _chosen(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
+    chosen = _chosen(seed, before or DEMO_BEFORE, after, corruption, severity)
     stream, choice = _prepare(scenario, data, model, chosen)
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         view = _viewer(live, stream, f"medloop demo · {scenario.value}")

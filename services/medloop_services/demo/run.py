@@ -30,15 +30,13 @@ from medloop_services.replay.producer import send, sent_ids
 from medloop_services.replay.recording import Record
 from medloop_services.replay.scenario import Stream
 from medloop_services.report.trace import Trace
-from medloop_services.simulation import Run, publisher_settings
+from medloop_services.simulation import Run, publisher_settings, until_released
 from medloop_services.stack import Stack, StackFailed, read_state, service_statuses
 
 SOURCE = "/medloop/replay"
 READY_PATIENCE_S = 120.0
 CLOSING_PATIENCE_S = 60.0
 TICK_S = 0.25
-TAIL_LABELS = 96
-"""Labels seen after the release, so that one sees what it was worth; then the stream ends."""
 
 Watch = Callable[[Trace, str], None]
 
@@ -154,16 +152,8 @@ class _Demo:
                 return
 
     def _messages(self) -> Iterator[Message]:
-        """The stream, until some images after a release."""
         self.sent.clear()
-        shown_at_release: int | None = None
-        delay = self.stream.settings.label_delay * len(self.stream.devices)
-        for event in self.stream.events():
-            images = self.sent[ImageAcquired]
-            if shown_at_release is None and self.trace.released is not None:
-                shown_at_release = images
-            if shown_at_release is not None and images >= shown_at_release + delay + TAIL_LABELS:
-                return
+        for event in until_released(self.stream, self.trace):
             self.sent[type(event)] += 1
             yield encode(event, SOURCE)
 

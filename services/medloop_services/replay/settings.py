@@ -40,7 +40,7 @@ class ScenarioSettings(BaseSettings):
 
     seed: int = Field(default=0, ge=0, description="of the order, the noise and the held-back labels")
     images_before: int = Field(default=600, ge=1, le=1_000_000, description="images before the drift")
-    images_after: int = Field(default=1200, ge=0, le=1_000_000, description="images after the drift")
+    images_after: int = Field(default=2400, ge=0, le=1_000_000, description="images after the drift, at most")
     site: Identifier = Field(default="ward", description="site id of every event")
     devices: int = Field(default=4, ge=1, le=1000, description="devices that take turns")
     interval_s: float = Field(default=1.0, gt=0, le=86_400, description="event time between two images, s")
