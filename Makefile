@@ -95,8 +95,12 @@ test: setup ## Unit, integration and short fault tests, against a real broker
 test-faults: setup ## All 20 kill -9 rounds of 2,000 events a service
 	MEDLOOP_FAULT_ROUNDS=20 $(BIN)/pytest tests/faults --timeout 2400
 
+.PHONY: test-loop
+test-loop: setup ## The loop closes in one process on three scenarios
+	$(BIN)/pytest -m slow -k one_process tests/integration/test_the_loop_closes.py --timeout 600
+
 .PHONY: test-slow
-test-slow: setup ## The loop closes: simulate and demo on every scenario, with a kill -9 of each service
+test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and every extra installed alone
 	$(BIN)/pytest -m slow --timeout 1200
 
 .PHONY: test-extras
