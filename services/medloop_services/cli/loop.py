@@ -47,8 +47,8 @@ Corruption = Annotated[
 ]
 Severity = Annotated[int | None, typer.Option("--severity", min=1, max=5, help="data-drift: how much.")]
 
-DEMO_BEFORE = 300
-"""Images before the drift: twenty seconds' worth."""
+DEMO_BEFORE = 500
+"""Images before the drift: half a minute's worth at the usual rate."""
 
 
 def register(app: typer.Typer) -> None:
