@@ -234,11 +234,18 @@ class StackState:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """How a service does: `ready`, or the reasons why it isn't."""
+    """How a service does: `ready`, or the reasons why it isn't.
+
+    Attributes:
+        degraded: what is less than it should be, though the service is ready.
+        notes: what may be worth knowing, such as what a diagnosis waits for.
+    """
 
     name: str
     ready: bool
     reasons: tuple[str, ...]
+    degraded: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_state(folder: Path) -> StackState | None:
@@ -264,15 +271,19 @@ async def _status(session: aiohttp.ClientSession, name: str, service: RunningSer
     try:
         async with session.get(f"http://{HOST}:{service.health_port}/health/ready") as answer:
             body = await answer.json()
-            return ServiceStatus(name, answer.status == 200, tuple(_reasons(body.get("reasons", ()))))
+            return ServiceStatus(
+                name,
+                answer.status == 200,
+                *(_sentences(body.get(part)) for part in ("reasons", "degraded", "notes")),
+            )
     except (aiohttp.ClientError, TimeoutError):
         return ServiceStatus(
             name, False, ("does not answer yet" if _runs(service.pid) else "is not running",)
         )
 
 
-def _reasons(reasons: Any) -> list[str]:
-    return [str(reason) for reason in (reasons.values() if isinstance(reasons, dict) else reasons)]
+def _sentences(by_cause: Any) -> tuple[str, ...]:
+    return tuple(map(str, by_cause.values())) if isinstance(by_cause, dict) else ()
 
 
 def stop_supervisor(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.health import Health
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -27,10 +28,12 @@ class Context:
         artifacts: where model files are put and fetched.
         overrides: settings that win over the environment, by variable name, such as
             `{"MEDLOOP_DRIFT_DETECTION_WINDOW": 128}`.
+        health: where a service says what it alone can know of how it does.
     """
 
     artifacts: ArtifactStore
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
 
     def load(self, settings: type[Settings]) -> Settings:
         """Return settings read from the overrides, then the environment, then their defaults.

@@ -6,7 +6,7 @@ import errno
 
 from aiohttp import web
 from medloop_schemas import ConfigurationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from medloop_services.bus.health import Health
 from medloop_services.bus.metrics import Metrics
@@ -57,14 +57,18 @@ class Endpoint:
         return self._answer(self._health.ready)
 
     def _answer(self, good: bool) -> web.Response:
+        degraded = self._health.degraded
         body = {
             "service": self._service,
-            "status": "ok" if good else "unavailable",
+            "status": ("degraded" if degraded else "ok") if good else "unavailable",
             "reasons": self._health.reasons,
+            "degraded": degraded,
+            "notes": self._health.notes,
         }
         return web.json_response(body, status=200 if good else 503)
 
     async def _exposition(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        self._metrics.degraded.set(len(self._health.degraded))
+        # A service's own counters, and the process's, are in the library's registry.
+        body = generate_latest(self._metrics.registry) + generate_latest(REGISTRY)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

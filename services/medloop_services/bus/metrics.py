@@ -22,6 +22,9 @@ class Metrics:
         self.dead_letters = self._counter("dead_letters", "events that can't be handled", "processor", "code")
         self.retries = self._counter("retries", "waits after a transient error", "processor")
         self.followed = self._counter("followed", "events of followed topics applied", "topic")
+        self.degraded = Gauge(
+            "medloop_degraded", "things that are less than they should be", registry=self.registry
+        )
         self.batch_seconds = Histogram(
             "medloop_batch_seconds",
             "from fetched to committed, s",

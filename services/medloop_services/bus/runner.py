@@ -54,30 +54,35 @@ def run_service_named(name: str) -> int:
     try:
         settings = load_settings(BusSettings)
         configure_logs(name, settings.log_level)
-        service = _registered(name)(Context(ArtifactStore(settings.artifacts)))
-        return run_service(service, settings)
+        context = Context(ArtifactStore(settings.artifacts))
+        return run_service(_registered(name)(context), settings, context.health)
     except ConfigurationError as error:
         print(f"medloop service {name}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
 
 
-def run_service(service: AnyService, settings: BusSettings) -> int:
+def run_service(service: AnyService, settings: BusSettings, health: Health | None = None) -> int:
     """Run a service until SIGTERM or Ctrl-C; return the process's exit status.
+
+    Args:
+        service: what to run.
+        settings: the bus's.
+        health: of the context that the service was built from, if it says anything there.
 
     Raises:
         ConfigurationError: a setting is wrong, or doesn't fit the cluster.
     """
-    return asyncio.run(ServiceProcess(service, settings).run())
+    return asyncio.run(ServiceProcess(service, settings, health).run())
 
 
 class ServiceProcess:
     """One service at work in this process."""
 
-    def __init__(self, service: AnyService, settings: BusSettings) -> None:
+    def __init__(self, service: AnyService, settings: BusSettings, health: Health | None = None) -> None:
         self._service = service
         self._settings = settings
         self._source = f"/medloop/{service.name}/{VERSION}"
-        self._health = Health()
+        self._health = health or Health()
         self._metrics = Metrics(service.name)
         self._endpoint = Endpoint(service.name, self._health, self._metrics)
         self._stop = asyncio.Event()

@@ -14,11 +14,12 @@ import typer
 from medloop_schemas import MedloopError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from medloop_services.cli.options import Json, tell, write_json
 
 if TYPE_CHECKING:
-    from medloop_services.stack import StackState
+    from medloop_services.stack import ServiceStatus, StackState
 
 Folder = Annotated[Path, typer.Option("--folder", help="For the broker's data, logs and model files.")]
 
@@ -72,7 +73,7 @@ def down(folder: Folder = DEFAULT_FOLDER) -> None:
 
 
 def status(folder: Folder = DEFAULT_FOLDER, json: Json = None) -> None:
-    """Show each service: ready or what it waits for, its restarts, where its log and metrics are."""
+    """Show each service: ready, degraded or what it waits for, its restarts, its log and metrics."""
     from medloop_services.stack import read_state, service_statuses
 
     state = read_state(folder)
@@ -112,18 +113,24 @@ def _print_status(state: StackState) -> None:
     from medloop_services.stack import service_statuses
 
     table = Table(box=None)
-    for column in ("service", "ready", "restarts", "health and metrics", "log", "waits for"):
+    for column in ("service", "ready", "restarts", "health and metrics", "log", "says"):
         table.add_column(column, overflow="fold")
     for each in asyncio.run(service_statuses(state)):
         running = state.services[each.name]
         table.add_row(
             each.name,
-            "[green]yes[/]" if each.ready else "[red]no[/]",
+            _standing(each),
             str(running.restarts),
             f"http://127.0.0.1:{running.health_port}",
             running.log,
-            "; ".join(each.reasons),
+            Text("; ".join((*each.reasons, *each.degraded, *each.notes))),
         )
     console = Console()
     console.print(f"Kafka: {state.bootstrap}   models: {state.artifacts}", soft_wrap=True)
     console.print(table)
+
+
+def _standing(status: ServiceStatus) -> str:
+    if not status.ready:
+        return "[red]no[/]"
+    return "[yellow]degraded[/]" if status.degraded else "[green]yes[/]"

@@ -13,6 +13,7 @@ from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
 from medloop_services.bus.frames import pixels_of
 from medloop_services.bus.processor import Follower, MapProcessor, Service
+from medloop_services.inference.account import Account
 from medloop_services.inference.models import Model, ModelShelf
 from medloop_services.inference.serving import Server
 from medloop_services.inference.settings import InferenceSettings
@@ -31,6 +32,7 @@ def build(context: Context) -> Service:
         ),
         pixels_of=partial(pixels_of, files=context.artifacts),
         batch_images=settings.batch_images,
+        account=Account(context.health),
     )
     return Service(
         name="inference",

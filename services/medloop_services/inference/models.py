@@ -36,6 +36,20 @@ class Model:
     run: Callable[[NDArray[np.uint8]], EngineOutput]
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What serves in the place of a release.
+
+    Attributes:
+        release, model: the release asked for, or an earlier one.
+        obstacle: why it is not the one asked for, or None.
+    """
+
+    release: ReleaseChanged
+    model: Model
+    obstacle: str | None
+
+
 class ModelShelf:
     """The versions that serve or served last, the least recently used going first.
 
@@ -58,7 +72,7 @@ class ModelShelf:
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._refused: dict[str, InvalidEvent | ModelError] = {}
 
-    def serving(self, release: ReleaseChanged) -> tuple[ReleaseChanged, Model]:
+    def serving(self, release: ReleaseChanged) -> Chosen:
         """Return the release and its model, or the nearest earlier release whose model can be loaded.
 
         Raises:
@@ -67,7 +81,7 @@ class ModelShelf:
         reasons: list[str] = []
         for candidate in self._newest_first(release):
             try:
-                return candidate, self._model(candidate)
+                return Chosen(candidate, self._model(candidate), reasons[0] if reasons else None)
             except (ModelError, InvalidEvent, TransientError) as error:
                 reasons.append(str(error))
         raise TransientError(f"no model can serve site {release.site_id}: {reasons[0]}")

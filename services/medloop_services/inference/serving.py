@@ -6,7 +6,7 @@ Shapes: B images of one version, k classes, d embedding width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from medloop_model.engine import EngineOutput
@@ -24,6 +24,7 @@ from medloop_schemas import (
 from numpy.typing import NDArray
 
 from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.inference.account import Account
 from medloop_services.inference.models import Model, ModelShelf
 
 Pixels = NDArray[np.uint8]
@@ -50,12 +51,14 @@ class Server:
         shelf: the models.
         pixels_of: decodes or fetches a frame.
         batch_images: images in one forward pass, at most.
+        account: told what serves each image.
     """
 
     catalog: ReleaseCatalog
     shelf: ModelShelf
     pixels_of: Callable[[Frame], Pixels]
     batch_images: int
+    account: Account = field(default_factory=Account)
 
     def predict(self, events: Sequence[Event]) -> list[Sequence[Event] | InvalidEvent]:
         """Return, for each image, its prediction or why it can't be served.
@@ -89,7 +92,8 @@ class Server:
                 f"no model is released at site {event.site_id!r}: add it to MEDLOOP_PUBLISHER_SITES",
             )
         wanted, stage = released
-        release, model = self.shelf.serving(wanted)
+        chosen = self.shelf.serving(wanted)
+        release, model = chosen.release, chosen.model
         pixels = self.pixels_of(event.frame)
         if pixels.shape != model.image_shape:
             raise InvalidEvent(
@@ -97,6 +101,9 @@ class Server:
                 "frame",
                 f"an image of shape {pixels.shape} does not fit the model's {model.image_shape}",
             )
+        self.account.served(event, wanted, stage, chosen)
+        if self.catalog.canary(event.site_id) is None:
+            self.account.without_canary(event.site_id)
         served_as = stage if release is wanted else ServingStage.STABLE
         return Assignment(place, event, pixels, release, served_as, model)
 

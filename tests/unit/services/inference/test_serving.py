@@ -25,9 +25,12 @@ from medloop_schemas import (
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.health import Health
+from medloop_services.inference.account import Account
 from medloop_services.inference.models import REFUSED, Model, ModelShelf
 from medloop_services.inference.serving import Server
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 CLASSES = ("normal", "opacity")
@@ -79,6 +82,11 @@ class Bench:
     batches: list[tuple[str, int]] = field(default_factory=list)
     capacity: int = 4
     shelf: ModelShelf = field(init=False)
+    account: Account = field(default_factory=Account)
+
+    @property
+    def health(self) -> Health:
+        return self.account.health
 
     def __post_init__(self) -> None:
         self.shelf = ModelShelf(self._load, self.catalog.release_of, self.capacity)
@@ -107,7 +115,7 @@ class Bench:
 
     def predict(self, *events: Event) -> list[PredictionMade | InvalidEvent]:
         files = ArtifactStore("memory://frames", cache=Path("unused"))
-        server = Server(self.catalog, self.shelf, partial(pixels_of, files=files), batch_images=3)
+        server = Server(self.catalog, self.shelf, partial(pixels_of, files=files), 3, self.account)
         flat: list[PredictionMade | InvalidEvent] = []
         for result in server.predict(events):
             if isinstance(result, InvalidEvent):
@@ -244,3 +252,42 @@ def test_models_in_memory_are_bounded_and_the_least_recently_used_goes() -> None
     assert bench.loaded == ["one", "two", "three"]
     bench.shelf.serving(release(0, "one"))
     assert bench.loaded == ["one", "two", "three", "one"]
+
+
+def test_a_refused_package_is_told_until_a_later_release_loads() -> None:
+    bench = Bench(broken={"two"}).released(release(0, "one"), release(1, "two", previous="one"))
+    bench.predict(image(0))
+    (sentence,) = bench.health.degraded.values()
+    assert "memory://two" in sentence, "which file"
+    assert "is cut short" in sentence, "what is wrong with it"
+    assert "one goes on serving" in sentence, "what serves"
+    bench.released(release(2, "three", previous="two"))
+    bench.predict(image(1))
+    assert bench.health.degraded == {}
+
+
+def test_a_stable_version_that_loads_does_not_hide_a_canary_that_does_not() -> None:
+    bench = Bench(broken={"two"}).released(
+        release(0, "one"), release(1, "two", ReleaseStage.CANARY, previous="one", devices=("b",))
+    )
+    bench.predict(image(0, "b"), image(0, "a"))
+    assert list(bench.health.degraded) == ["canary version of ward"]
+    bench.released(release(2, "two", ReleaseStage.ROLLED_BACK, previous="one"))
+    bench.predict(image(1, "a"))
+    assert bench.health.degraded == {}
+
+
+def test_each_devices_change_of_version_is_one_line_of_the_log() -> None:
+    bench = Bench(broken={"three"}).released(release(0, "one"))
+    with capture_logs() as lines:
+        bench.predict(image(0), image(1), image(0, "b"))
+        bench.released(release(1, "two", previous="one")).predict(image(2), image(3))
+        bench.released(release(2, "three", previous="two")).predict(image(4))
+    swaps = [line for line in lines if line["event"] == "version swapped"]
+    assert [(line["device_id"], line["before"], line["version"]) for line in swaps] == [
+        ("a", None, "one"),
+        ("b", None, "one"),
+        ("a", "one", "two"),
+    ]
+    assert swaps[2]["event_id"] == release(1, "two").event_id
+    assert swaps[2]["image_id"] == "a-2"
