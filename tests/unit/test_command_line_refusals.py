@@ -25,7 +25,8 @@ HALF = pretrained.path("phantom").read_bytes()[:100_000]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs `medloop …` in a folder of its own; returns its exit status and what it said on standard error."""
-    monkeypatch.setattr("medloop_services.bus.runner.configure_logs", lambda *_: None)
+    for module in ("runner", "logs"):
+        monkeypatch.setattr(f"medloop_services.bus.{module}.configure_logs", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MEDLOOP_KAFKA", raising=False)
 

@@ -15,6 +15,7 @@ import structlog
 from medloop_schemas import Event, InvalidEvent, MedloopError, TransientError
 
 from medloop_services.bus.dead_letter import dead_letter, unhandled
+from medloop_services.bus.decisions import log_decision
 from medloop_services.bus.outgoing import Outgoing, outgoing
 from medloop_services.bus.processor import KeyedProcessor, MapProcessor, ServiceState
 from medloop_services.bus.received import Received
@@ -67,8 +68,11 @@ class Results:
     repeats: Counter[str] = field(default_factory=Counter)
     dead: Counter[str] = field(default_factory=Counter)
 
-    def take(self, received: Received, events: Iterable[Event], source: str) -> None:
+    def take(self, received: Received, events: Sequence[Event], source: str) -> None:
         """An event has been handled."""
+        if isinstance(received.content, Event):
+            for event in events:
+                log_decision(event, cause=received.content)
         self.outputs += [outgoing(event, source) for event in events]
         self.handled[received.topic] += 1
 

@@ -77,8 +77,10 @@ def simulate(
 
     Example: medloop simulate --scenario new-class --data mednist_64.npz --json figures.json
     """
+    from medloop_services.bus.logs import configure_logs
     from medloop_services.simulation import simulate as run
 
+    configure_logs("simulate", "ERROR")  # what the cores decide is in the live view and in the report
     started = time.monotonic()
     stream, choice = _prepare(scenario, data, model, _chosen(seed, before, after, corruption, severity))
     setup = time.monotonic() - started

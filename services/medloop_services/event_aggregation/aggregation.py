@@ -18,6 +18,7 @@ from medloop_services.event_aggregation.diagnosis import (
 )
 from medloop_services.event_aggregation.settings import EventAggregationSettings
 from medloop_services.event_aggregation.state import AggregationState, Alarm, DeviceStanding
+from medloop_services.event_aggregation.undecided import tell_undecided
 
 
 def processor(context: Context) -> KeyedProcessor[AggregationState]:
@@ -25,7 +26,9 @@ def processor(context: Context) -> KeyedProcessor[AggregationState]:
     settings = context.load(EventAggregationSettings)
 
     def aggregate(state: AggregationState, event: Event) -> tuple[AggregationState, Sequence[Event]]:
-        return step(state, event, settings)
+        after, requests = step(state, event, settings)
+        tell_undecided(state, after, event, context.health)
+        return after, requests
 
     return KeyedProcessor(
         name="event_aggregation",
