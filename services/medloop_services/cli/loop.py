@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,11 +164,13 @@ def _viewer(live: Live, stream: Stream, title: str) -> Callable[..., None]:
     images = len(stream.shown)
     drawn = 0.0
 
-    def watch(trace: Any, phase: str = "") -> None:
+    def watch(trace: Any, phase: str = "", notes: Sequence[str] = ()) -> None:
         nonlocal drawn
         if time.monotonic() - drawn > 0.5 or len(trace.images) == images:  # drawing costs more than an image
             drawn = time.monotonic()
-            live.update(draw(trace, title=title, images=images, drift_at=stream.drift_at, phase=phase))
+            live.update(
+                draw(trace, title=title, images=images, drift_at=stream.drift_at, phase=phase, notes=notes)
+            )
 
     return watch
 

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,14 +31,15 @@ from medloop_services.replay.recording import Record
 from medloop_services.replay.scenario import Stream
 from medloop_services.report.trace import Trace
 from medloop_services.simulation import Run, publisher_settings, until_released
-from medloop_services.stack import Stack, StackFailed, read_state, service_statuses
+from medloop_services.stack import ServiceStatus, Stack, StackFailed, read_state, service_statuses
 
 SOURCE = "/medloop/replay"
 READY_PATIENCE_S = 120.0
 CLOSING_PATIENCE_S = 60.0
 TICK_S = 0.25
+LISTEN_S = 1.0
 
-Watch = Callable[[Trace, str], None]
+Watch = Callable[[Trace, str, Sequence[str]], None]
 
 _EVENTS: dict[str, type[Event]] = {topic.name: topic.event for topic in TOPICS}
 _DEAD_LETTERS = {topic.dead_letters for topic in TOPICS}
@@ -54,7 +55,8 @@ def run_demo(
         choice: the model that the publisher starts with.
         folder: for the broker's data, logs and models; an earlier run's are removed.
         rate: images a second.
-        watch: called a few times a second with the trace and a sentence on what is going on.
+        watch: called a few times a second with the trace, a sentence on what is going on, and the sentences
+            of services that are degraded or have something to note.
 
     Raises:
         BrokerUnavailable: no broker can be started.
@@ -65,12 +67,18 @@ def run_demo(
     for log in folder.glob("*.log"):
         log.unlink()
     stack = Stack(folder, environment=_environment(stream, choice))
-    watch(Trace(), "starting the broker and six services")
+    watch(Trace(), "starting the broker and six services", ())
     try:
         stack.start()
         return asyncio.run(_Demo(stream, stack, rate, watch).run())
     finally:
         stack.stop()
+
+
+def sentences(statuses: Sequence[ServiceStatus]) -> tuple[str, ...]:
+    """Return what services say beyond being ready: first what is wrong, then what is worth knowing."""
+    wrong = [f"{each.name} is degraded: {sentence}" for each in statuses for sentence in each.degraded]
+    return (*wrong, *(note for each in statuses for note in each.notes))
 
 
 def _environment(stream: Stream, choice: ModelChoice) -> dict[str, str]:
@@ -90,6 +98,7 @@ class _Demo:
     started: float = 0.0
     drifted: float = 0.0
     phase: str = "waiting for the services"
+    notes: tuple[str, ...] = ()
     sent: Counter[type[Event]] = field(default_factory=Counter)
 
     async def run(self) -> tuple[Run, float]:
@@ -98,6 +107,7 @@ class _Demo:
             await self._await_ready()
             ready = self.started = time.monotonic()
             watching = asyncio.create_task(self._observe())
+            listening = asyncio.create_task(self._listen())
             try:
                 self.phase = f"streaming {self.rate:g} images a second"
                 await self._send()
@@ -105,6 +115,7 @@ class _Demo:
                 await self._settle(keeping, watching)
             finally:
                 watching.cancel()
+                listening.cancel()
         finally:
             keeping.cancel()
         released = self.trace.released
@@ -116,14 +127,23 @@ class _Demo:
             revived = self.stack.restart_dead()
             if revived:
                 self.phase = f"{', '.join(revived)} had died and was started again"
-            self.watch(self.trace, self.phase)
+            self.watch(self.trace, self.phase, self.notes)
             await asyncio.sleep(TICK_S)
+
+    async def _listen(self) -> None:
+        """Keep what the services say of themselves: it is on no topic, being no decision."""
+        while True:
+            self.notes = sentences(await self._statuses())
+            await asyncio.sleep(LISTEN_S)
+
+    async def _statuses(self) -> list[ServiceStatus]:
+        state = read_state(self.stack.folder)
+        return await service_statuses(state) if state else []
 
     async def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_PATIENCE_S
         while True:
-            state = read_state(self.stack.folder)
-            statuses = await service_statuses(state) if state else []
+            statuses = await self._statuses()
             waiting = [each for each in statuses if not each.ready]
             if statuses and not waiting:
                 return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -22,8 +24,19 @@ LAYERS = ("data", "feature", "activation", "decision", "label")
 BAR_WIDTH = 24
 
 
-def draw(trace: Trace, *, title: str, images: int, drift_at: int, phase: str) -> RenderableType:
-    """Return the view of a trace; `images` is the stream's length, `phase` a sentence on what is going on."""
+def draw(
+    trace: Trace, *, title: str, images: int, drift_at: int, phase: str, notes: Sequence[str] = ()
+) -> RenderableType:
+    """Return the view of a trace.
+
+    Args:
+        trace: what has happened.
+        title: of the frame.
+        images: the stream's length.
+        drift_at: images before the drift.
+        phase: a sentence on what is going on.
+        notes: what services say of themselves, such as what a diagnosis waits for.
+    """
     return Panel(
         Group(
             _stream(trace, images, drift_at),
@@ -31,6 +44,7 @@ def draw(trace: Trace, *, title: str, images: int, drift_at: int, phase: str) ->
             _columns(_detectors(trace), _devices(trace)),
             Text(),
             _steps(trace),
+            *(Text(note, style="yellow") for note in notes),
             Text(phase, style="dim"),
         ),
         title=title,
