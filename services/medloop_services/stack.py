@@ -17,6 +17,8 @@ import orjson
 from medloop_schemas import ConfigurationError, MedloopError
 
 from medloop_services.bus.broker import EmbeddedBroker, free_port
+from medloop_services.bus.context import load_settings
+from medloop_services.bus.settings import BusSettings
 
 SERVICES = (
     "publisher",
@@ -169,6 +171,12 @@ class Stack:
     def _broker(self) -> Broker:
         if self.broker is None:
             cluster = os.environ.get("MEDLOOP_KAFKA")
+            security = load_settings(BusSettings).kafka_security
+            if not cluster and security != "PLAINTEXT":
+                raise ConfigurationError(
+                    f"MEDLOOP_KAFKA_SECURITY={security} is for a cluster of your own: "
+                    "name it in MEDLOOP_KAFKA"
+                )
             self.broker = ExistingCluster(cluster) if cluster else EmbeddedBroker(self.folder / "broker")
         return self.broker
 

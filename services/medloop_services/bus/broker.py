@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from medloop_services.bus import guard
@@ -52,12 +53,21 @@ class EmbeddedBroker:
     Args:
         folder: holds the log segments, `broker.log` and the generated configuration.
         port: for clients; 0 picks a free one, kept over restarts of this object.
+        controller_port: for itself; likewise.
+        properties: of Kafka's own, in the place of those below.
     """
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int = 0,
+        controller_port: int = 0,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder.resolve()
         self.port = port or free_port()
-        self._controller_port = free_port()
+        self._own_properties = dict(properties or {})
+        self._controller_port = controller_port or free_port()
         self._guard: subprocess.Popen[bytes] | None = None
         self._java: int | None = None
 
@@ -213,7 +223,7 @@ class EmbeddedBroker:
             "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
             "log.index.size.max.bytes": 1024 * 1024,
         }
-        return "".join(f"{name}={value}\n" for name, value in settings.items())
+        return "".join(f"{name}={value}\n" for name, value in (settings | self._own_properties).items())
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from medloop_schemas import TOPICS
 
+from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.dead_letter import HEADER_PREFIX
 from medloop_services.bus.health import Health
 from medloop_services.bus.outgoing import Outgoing
@@ -55,7 +56,7 @@ async def list_dead_letters(settings: BusSettings, topic: str | None = None) -> 
         KafkaError: no broker answers.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka, enable_auto_commit=False, auto_offset_reset="earliest"
+        **client_arguments(settings), enable_auto_commit=False, auto_offset_reset="earliest"
     )
     await consumer.start()
     try:

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from medloop_schemas import InvalidEvent, TransientError, decode, topic_of
 
+from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.health import Health
 from medloop_services.bus.metrics import Metrics
 from medloop_services.bus.processor import Follower
@@ -54,7 +55,7 @@ class Following:
 
     async def _follow(self, stop: asyncio.Event) -> None:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka, enable_auto_commit=False, auto_offset_reset="earliest"
+            **client_arguments(self._settings), enable_auto_commit=False, auto_offset_reset="earliest"
         )
         try:
             await consumer.start()

@@ -19,6 +19,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from medloop_schemas import TransientError, topic_of
 
 from medloop_services.bus.batch import KeyedBatch, MapBatch, Strikes
+from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.health import Health
 from medloop_services.bus.metrics import Metrics
 from medloop_services.bus.outgoing import Outgoing
@@ -98,7 +99,7 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _join(self, stop: asyncio.Event) -> AIOKafkaConsumer | None:
         while not stop.is_set():
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._settings.kafka,
+                **client_arguments(self._settings),
                 group_id=consumer_group(self._processor.name),
                 group_instance_id=self._settings.replica or None,
                 enable_auto_commit=False,

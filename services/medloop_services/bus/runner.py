@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import entry_points
@@ -15,6 +16,7 @@ from aiokafka.errors import KafkaError
 from medloop_schemas import ConfigurationError
 
 from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.connection import tls_context
 from medloop_services.bus.context import Context, load_settings
 from medloop_services.bus.endpoint import Endpoint
 from medloop_services.bus.faust_service import FaustService
@@ -93,12 +95,13 @@ class ServiceProcess:
 
     async def run(self) -> int:
         """Run until stopped; return the exit status."""
+        tls = tls_context(self._settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         port = await self._endpoint.start(self._settings)
         log.info("started", kafka=self._settings.kafka, health_port=port)
-        watch = asyncio.create_task(self._watch_broker())
+        watch = asyncio.create_task(self._watch_broker(tls))
         work = asyncio.create_task(self._work())
         try:
             return await self._until_done(work)
@@ -193,9 +196,9 @@ class ServiceProcess:
                 return True
         return False
 
-    async def _watch_broker(self) -> None:
+    async def _watch_broker(self, tls: ssl.SSLContext | None) -> None:
         while True:
-            if await broker_answers(self._settings.kafka):
+            if await broker_answers(self._settings.kafka, tls):
                 self._health.clear("broker")
             else:
                 self._health.block("broker", f"no broker answers at {self._settings.kafka}; waiting for it")

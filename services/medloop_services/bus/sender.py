@@ -10,6 +10,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.health import Health
 from medloop_services.bus.outgoing import Outgoing
 from medloop_services.bus.settings import BusSettings
@@ -58,7 +59,7 @@ class Sender:
     async def _send(self, records: Sequence[Outgoing]) -> None:
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.kafka,
+                **client_arguments(self._settings),
                 acks="all",
                 enable_idempotence=True,
                 linger_ms=0,

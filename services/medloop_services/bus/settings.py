@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,6 +19,24 @@ class BusSettings(BaseSettings):
         pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*$",
         description="bootstrap servers, host:port[,host:port…]",
     )
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="how the cluster is spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+    )
+    kafka_ca_file: Path | None = Field(
+        default=None, description="PEM file of whom to trust; else the system's certificate authorities"
+    )
+    kafka_cert_file: Path | None = Field(
+        default=None, description="PEM file of the client certificate, where the cluster asks for one"
+    )
+    kafka_key_file: Path | None = Field(
+        default=None, description="PEM file of its key, not encrypted, unless it is in the certificate's file"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="PLAIN", description="how a user is proved: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    kafka_username: str | None = Field(default=None, min_length=1, description="user, for SASL_…")
+    kafka_password: SecretStr | None = Field(default=None, description="that user's password")
     artifacts: str = Field(
         default=".medloop/artifacts", min_length=1, description="fsspec url of a folder for model files"
     )
@@ -46,3 +67,28 @@ class BusSettings(BaseSettings):
     )
     drain_s: float = Field(default=20.0, gt=0, le=600, description="time to finish a batch on SIGTERM, s")
     replication: int = Field(default=1, ge=1, le=7, description="replicas of each topic that is created")
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether the connection is by TLS."""
+        return self.kafka_security.endswith("SSL")
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether the cluster wants a user name and a password."""
+        return self.kafka_security.startswith("SASL_")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.signs_in and (self.kafka_username is None or self.kafka_password is None):
+            raise ValueError(
+                f"MEDLOOP_KAFKA_SECURITY={self.kafka_security} needs MEDLOOP_KAFKA_USERNAME and "
+                "MEDLOOP_KAFKA_PASSWORD"
+            )
+        files = (self.kafka_ca_file, self.kafka_cert_file, self.kafka_key_file)
+        if any(files) and not self.encrypts:
+            raise ValueError(
+                "MEDLOOP_KAFKA_CA_FILE, …_CERT_FILE and …_KEY_FILE need "
+                "MEDLOOP_KAFKA_SECURITY=SSL or SASL_SSL"
+            )
+        return self

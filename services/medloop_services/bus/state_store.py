@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from medloop_services.bus.batch import Place
+from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.processor import KeyedProcessor
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import Kept, from_records
@@ -59,7 +60,7 @@ class StateStore:
         places = [TopicPartition(topic, partition) for partition in sorted(partitions)]
         latest: dict[int, dict[bytes, bytes]] = {partition: {} for partition in partitions}
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka,
+            **client_arguments(self._settings),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=MAX_STATE_BYTES,

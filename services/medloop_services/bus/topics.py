@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from medloop_schemas import TOPICS, ConfigurationError, Event, topic_of
 
+from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.processor import KeyedProcessor, Processor
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.topic_names import state_topic
@@ -68,7 +69,7 @@ async def ensure_topics(settings: BusSettings, processors: Sequence[Processor] =
         KafkaError: the broker is away, or has not caught up; call again.
     """
     wanted = registry_topics(settings.replication) + state_topics(processors, settings.replication)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
     await admin.start()
     try:
         existing = set(await admin.list_topics())
