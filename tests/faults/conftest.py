@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from medloop_services.bus.broker import EmbeddedBroker
-from medloop_services.bus.settings import BusSettings
-from medloop_services.bus.topics import ensure_topics
 
 ROUNDS = int(os.environ.get("MEDLOOP_FAULT_ROUNDS", "1"))
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
-    running = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
-    running.start()
-    asyncio.run(ensure_topics(BusSettings(kafka=running.bootstrap)))
-    yield running
-    running.stop()
+def broker(
+    broker_of_its_own: Callable[[], AbstractContextManager[EmbeddedBroker]],
+) -> Iterator[EmbeddedBroker]:
+    with broker_of_its_own() as running:
+        yield running
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

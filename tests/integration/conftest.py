@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from medloop_services.bus.broker import EmbeddedBroker
 from medloop_services.bus.settings import BusSettings
-from medloop_services.bus.topics import ensure_topics
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
-    running = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
-    running.start()
-    asyncio.run(ensure_topics(BusSettings(kafka=running.bootstrap)))
-    yield running
-    running.stop()
+def broker(
+    broker_of_its_own: Callable[[], AbstractContextManager[EmbeddedBroker]],
+) -> Iterator[EmbeddedBroker]:
+    with broker_of_its_own() as running:
+        yield running
 
 
 @pytest.fixture
