@@ -135,7 +135,9 @@ def java_record(line: str) -> Read:
 def read_with_kcat(bootstrap: str, topic: str) -> list[Read]:
     kcat = shutil.which("kcat")
     if kcat is None:
-        pytest.skip("kcat is not installed (Debian's package kcat)")
+        pytest.skip(
+            "kcat is not installed: `apt-get install kcat` (Debian, Ubuntu) or `brew install kcat` (macOS)"
+        )
     ran = subprocess.run(
         [kcat, "-C", "-b", bootstrap, "-t", topic, "-o", "beginning", "-e", "-q", "-J"],
         capture_output=True,
