@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from medloop_schemas import ImageAcquired, topic_of
 from medloop_services.bus.broker import HOST, EmbeddedBroker, free_port
 from medloop_services.bus.connection import tls_context
 from medloop_services.bus.dead_letters import list_dead_letters
+from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
 from medloop_services.bus.liveness import broker_answers
 from medloop_services.bus.outgoing import Outgoing, outgoing
@@ -104,9 +105,20 @@ def secured(request: pytest.FixtureRequest, by_protocol: dict[str, BusSettings])
     return by_protocol[request.param]
 
 
-async def test_a_service_does_its_work_behind_a_password(secured: BusSettings) -> None:
-    name = f"secured-{secured.kafka_security.lower().replace('_', '-')}"
-    process = ServiceProcess(Service(name, (replace(tally.PROCESSOR, name=name),)), secured)
+def keyed(name: str) -> Service:
+    return Service(name, (replace(tally.PROCESSOR, name=name),))
+
+
+def on_faust(name: str) -> FaustService:
+    return FaustService(name, replace(tally.PROCESSOR, name=name))
+
+
+@pytest.mark.parametrize("build", [keyed, on_faust])
+async def test_a_service_does_its_work_behind_a_password(
+    secured: BusSettings, build: Callable[[str], Service | FaustService]
+) -> None:
+    name = f"secured-{build.__name__}-{secured.kafka_security.lower()}".replace("_", "-")
+    process = ServiceProcess(build(name), secured)
     work = asyncio.create_task(process.run())
     sender = Sender(secured, Health(), "test")
     images = [tally.image(name, sequence) for sequence in range(5)]

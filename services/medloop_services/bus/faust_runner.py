@@ -13,6 +13,7 @@ from medloop_schemas import InvalidEvent, TransientError, topic_of
 
 from medloop_services.bus.batch import KeyedBatch, Strikes, TooManyErrors
 from medloop_services.bus.cache import cache_directory
+from medloop_services.bus.faust_application import FaustApplication, credentials
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
 from medloop_services.bus.metrics import Metrics
@@ -51,9 +52,10 @@ class FaustProcess:
         # Faust makes its own folder, but not those above it: on a fresh machine there is no cache yet.
         folder = cache_directory() / "faust"
         folder.mkdir(parents=True, exist_ok=True)
-        self._app = faust.App(
+        self._app = FaustApplication(
             consumer_group(service.name),
             broker=f"kafka://{settings.kafka.replace(',', ';')}",
+            broker_credentials=credentials(settings),
             store="memory://",
             datadir=str(folder),
             topic_partitions=topic.partitions,
@@ -64,6 +66,8 @@ class FaustProcess:
             consumer_auto_offset_reset="earliest",
             broker_session_timeout=settings.session_timeout_ms / 1000,
             broker_heartbeat_interval=settings.session_timeout_ms / 4000,
+            # A restart under the same name takes its partitions back at once, without a rebalance.
+            consumer_group_instance_id=settings.replica or None,
             broker_commit_interval=1.0,
             stream_wait_empty=False,
             logging_config=None,
