@@ -61,6 +61,16 @@ def test_it_has_an_extra_and_belongs_to_all(name: str) -> None:
     assert target_of(name) in included[1].split(","), f"the extra 'all' leaves out {target_of(name)!r}"
 
 
+def test_no_registry_is_asked_for_medloops_own_names() -> None:
+    builder = stage_of("builder")
+    assert "> /wheels/medloop.txt" in builder, "the builder does not bind names to the wheels it built"
+    constraints = re.search(r'UV_CONSTRAINT="([^"]*)"', builder)
+    assert constraints
+    assert constraints[1].split() == ["requirements.lock", "/wheels/medloop.txt"]
+    environments = re.findall(r"^FROM (\S+) AS build-", DOCKERFILE, re.MULTILINE)
+    assert environments == ["builder"] * len(REGISTERED), "an environment is built without the constraints"
+
+
 @each_service
 def test_it_has_an_image_that_installs_its_extra_and_starts_it(name: str) -> None:
     target = target_of(name)
