@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import random
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tally
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from medloop_schemas import LabelConfirmed, decode, topic_of
 from medloop_services.bus.broker import EmbeddedBroker
@@ -25,13 +25,6 @@ from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import state_topic
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(240)]
-
-TALLY = Path(__file__).with_name("tally.py")
-_SPEC = importlib.util.spec_from_file_location("tally", TALLY)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tally = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tally)
 
 DEVICES = 8
 EVENTS = 2_000
@@ -57,7 +50,7 @@ class Worker:
     def start(self) -> None:
         with self._log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, str(TALLY)], env=self._environment, stderr=sink, stdout=sink
+                [sys.executable, tally.__file__], env=self._environment, stderr=sink, stdout=sink
             )
 
     def kill(self) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+import tally
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from medloop_schemas import (
     Event,
@@ -36,12 +35,6 @@ from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import state_topic
 
 pytestmark = pytest.mark.integration
-
-_SPEC = importlib.util.spec_from_file_location("tally", Path(__file__).parents[1] / "faults" / "tally.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tally = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tally)
 
 IMAGES = topic_of(ImageAcquired).name
 LABELS = topic_of(LabelConfirmed).name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tally
 from aiokafka.errors import KafkaError
 from medloop_schemas import ImageAcquired, topic_of
 from medloop_services.bus.broker import HOST, EmbeddedBroker, free_port
@@ -28,12 +28,6 @@ from medloop_services.bus.topics import ensure_topics
 from pydantic import SecretStr
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-
-_SPEC = importlib.util.spec_from_file_location("tally", Path(__file__).parents[1] / "faults" / "tally.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tally = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tally)
 
 IMAGES = topic_of(ImageAcquired).name
 LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
