@@ -93,7 +93,7 @@ test: setup ## Unit, integration and short fault tests, against a real broker
 
 .PHONY: test-faults
 test-faults: setup ## All 20 kill -9 rounds of 2,000 events a service
-	MEDLOOP_FAULT_ROUNDS=20 $(BIN)/pytest tests/faults --timeout 2400
+	MEDLOOP_FAULT_ROUNDS=20 $(BIN)/pytest tests/faults -n 2
 
 .PHONY: test-loop
 test-loop: setup ## The loop closes in one process on three scenarios
