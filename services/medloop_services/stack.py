@@ -116,6 +116,11 @@ class Stack:
         return self._broker().bootstrap
 
     @property
+    def connection(self) -> BusSettings:
+        """How a client of this process reaches the broker."""
+        return load_settings(BusSettings, {"MEDLOOP_KAFKA": self.bootstrap})
+
+    @property
     def artifacts(self) -> str:
         """The url of the model files."""
         return self.environment.get("MEDLOOP_ARTIFACTS", (self.folder.resolve() / "artifacts").as_uri())

@@ -85,7 +85,11 @@ async def test_replay_sends_the_record_back_to_its_topic(broker: EmbeddedBroker)
     ran = await asyncio.to_thread(dlq, broker, "replay", PLACE)
     assert ran.returncode == 0, ran.stderr
     assert "1 records sent again" in ran.stderr
-    found = [record async for record in read_to_end(broker.bootstrap, [TOPIC]) if record.key == KEY]
+    found = [
+        record
+        async for record in read_to_end(BusSettings(kafka=broker.bootstrap), [TOPIC])
+        if record.key == KEY
+    ]
     assert [(record.partition, record.value) for record in found] == [(1, VALUE)]
     assert ("ce_id", b"cut-1") in found[0].headers
 

@@ -124,7 +124,7 @@ def read_from_java(bootstrap: str, topic: str) -> list[Read]:
 
 async def count(bootstrap: str, topic: str) -> int:
     """Return how many records lie on a topic: other tests' too, and without a number the tool never ends."""
-    return len([record async for record in read_to_end(bootstrap, [topic])])
+    return len([record async for record in read_to_end(BusSettings(kafka=bootstrap), [topic])])
 
 
 def java_record(line: str) -> Read:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tally
 from aiokafka.errors import KafkaError
-from medloop_schemas import ImageAcquired, topic_of
+from medloop_schemas import ImageAcquired, encode, topic_of
 from medloop_services.bus.broker import HOST, EmbeddedBroker, free_port
 from medloop_services.bus.connection import tls_context
 from medloop_services.bus.dead_letters import list_dead_letters
@@ -25,6 +25,7 @@ from medloop_services.bus.runner import ServiceProcess
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.topics import ensure_topics
+from medloop_services.replay.producer import send, sent_ids
 from pydantic import SecretStr
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -126,6 +127,13 @@ async def test_a_service_does_its_work_behind_a_password(
     process.stop()
     assert await work == 0
     await sender.stop()
+
+
+async def test_a_stream_is_replayed_and_read_behind_a_password(secured: BusSettings) -> None:
+    await ensure_topics(secured)
+    images = [tally.image(f"replayed-{secured.kafka_security.lower()}", sequence) for sequence in range(3)]
+    await send(secured, [encode(image, "/test") for image in images])
+    assert {image.event_id for image in images} <= await sent_ids(secured, [IMAGES])
 
 
 async def test_a_broker_is_seen_before_anybody_has_signed_in(secured: BusSettings) -> None:

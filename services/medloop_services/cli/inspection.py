@@ -142,7 +142,7 @@ def _unique(event_type: type[E]) -> list[E]:
 
     async def collect() -> dict[str, E]:
         found: dict[str, E] = {}
-        async for record in read_to_end(load_settings(BusSettings).kafka, [topic_of(event_type).name]):
+        async for record in read_to_end(load_settings(BusSettings), [topic_of(event_type).name]):
             event = decode(event_type, record.value)
             found.setdefault(event.event_id, event)
         return found

@@ -17,6 +17,8 @@ from medloop_services.replay.settings import ScenarioName
 if TYPE_CHECKING:
     from medloop_schemas import Message
 
+    from medloop_services.bus.settings import BusSettings
+
 T = TypeVar("T")
 
 SOURCE = "/medloop/replay"
@@ -120,11 +122,11 @@ def _input_topics() -> list[str]:
     return [topic_of(ImageAcquired).name, topic_of(LabelConfirmed).name]
 
 
-def _kafka() -> str:
+def _kafka() -> BusSettings:
     from medloop_services.bus.context import load_settings
     from medloop_services.bus.settings import BusSettings
 
-    return load_settings(BusSettings).kafka
+    return load_settings(BusSettings)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -158,7 +158,7 @@ class _Demo:
         while True:
             try:
                 await send(
-                    self.stack.bootstrap,
+                    self.stack.connection,
                     self._messages(),
                     rate=self.rate,
                     paced_topics=[topic_of(ImageAcquired).name],
@@ -179,13 +179,13 @@ class _Demo:
 
     async def _sent(self, topics: list[str]) -> set[str]:
         try:
-            return await sent_ids(self.stack.bootstrap, topics)
+            return await sent_ids(self.stack.connection, topics)
         except TransientError:
             return set()
 
     async def _observe(self) -> None:
         topics = [*_EVENTS, *_DEAD_LETTERS]
-        async for record in read(self.stack.bootstrap, topics):
+        async for record in read(self.stack.connection, topics):
             self._fold(record)
 
     def _fold(self, record: Record) -> None:

@@ -11,6 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from medloop_schemas import TransientError
 
+from medloop_services.bus.connection import client_arguments
+from medloop_services.bus.settings import BusSettings
 from medloop_services.replay.errors import RecordingError
 from medloop_services.replay.recording import Record, RecordingWriter
 
@@ -19,7 +21,7 @@ POLL_MS = 500
 
 
 async def record_topics(
-    bootstrap: str,
+    settings: BusSettings,
     topics: Collection[str],
     path: Path,
     *,
@@ -29,7 +31,7 @@ async def record_topics(
     """Record topics in a Parquet file and return how many records it holds.
 
     Args:
-        bootstrap: Kafka's `host:port[,host:port…]`.
+        settings: how the cluster is reached.
         topics: which ones; what of them does not exist yet holds nothing.
         path: the file to write.
         follow: go on until cancelled (Ctrl-C), not only to what is the end now.
@@ -40,36 +42,36 @@ async def record_topics(
         RecordingError: no topic exists, or the file can't be written.
     """
     with RecordingWriter(path) as writer:
-        async for record in read(bootstrap, topics) if follow else read_to_end(bootstrap, topics):
+        async for record in read(settings, topics) if follow else read_to_end(settings, topics):
             writer.write(record)
             if progress is not None:
                 progress(1)
     return writer.count
 
 
-async def read(bootstrap: str, topics: Collection[str]) -> AsyncIterator[Record]:
+async def read(settings: BusSettings, topics: Collection[str]) -> AsyncIterator[Record]:
     """Return the records of topics from their beginning, and then new ones as they come.
 
     Raises:
         TransientError: the broker does not answer.
         RecordingError: none of the topics exists.
     """
-    async with _consumer(bootstrap) as consumer:
-        await _assign(consumer, bootstrap, topics)
+    async with _consumer(settings) as consumer:
+        await _assign(consumer, settings, topics)
         while True:
             for record in await _poll(consumer):
                 yield record
 
 
-async def read_to_end(bootstrap: str, topics: Collection[str]) -> AsyncIterator[Record]:
+async def read_to_end(settings: BusSettings, topics: Collection[str]) -> AsyncIterator[Record]:
     """Return the records that lie in topics now.
 
     Raises:
         TransientError: the broker does not answer.
         RecordingError: none of the topics exists.
     """
-    async with _consumer(bootstrap) as consumer:
-        partitions = await _assign(consumer, bootstrap, topics)
+    async with _consumer(settings) as consumer:
+        partitions = await _assign(consumer, settings, topics)
         ends = await consumer.end_offsets(partitions)
         while [p for p in partitions if await consumer.position(p) < ends[p]]:
             for record in await _poll(consumer):
@@ -78,32 +80,33 @@ async def read_to_end(bootstrap: str, topics: Collection[str]) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def _consumer(settings: BusSettings) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+        **client_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     try:
         await consumer.start()
         yield consumer
     except KafkaError as error:
         raise TransientError(
-            f"no broker answers at {bootstrap} ({error}); start one with `medloop up` or set MEDLOOP_KAFKA"
+            f"no broker answers at {settings.kafka} ({error}); "
+            "start one with `medloop up` or set MEDLOOP_KAFKA"
         ) from None
     finally:
         await consumer.stop()
 
 
 async def _assign(
-    consumer: AIOKafkaConsumer, bootstrap: str, topics: Collection[str]
+    consumer: AIOKafkaConsumer, settings: BusSettings, topics: Collection[str]
 ) -> list[TopicPartition]:
-    partitions = await _partitions(bootstrap, topics)
+    partitions = await _partitions(settings, topics)
     consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
     return partitions
 
 
-async def _partitions(bootstrap: str, topics: Collection[str]) -> list[TopicPartition]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def _partitions(settings: BusSettings, topics: Collection[str]) -> list[TopicPartition]:
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
     await admin.start()
     try:
         existing = sorted(set(await admin.list_topics()) & set(topics))

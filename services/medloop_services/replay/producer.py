@@ -11,6 +11,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from medloop_schemas import Message, TransientError
 
+from medloop_services.bus.connection import client_arguments
+from medloop_services.bus.settings import BusSettings
 from medloop_services.replay.consumer import read_to_end
 
 LINGER_MS = 5
@@ -33,7 +35,7 @@ def _silent(count: int) -> None:
 
 
 async def send(
-    bootstrap: str,
+    settings: BusSettings,
     messages: Iterable[Message],
     *,
     rate: float | None = None,
@@ -47,7 +49,7 @@ async def send(
     it stopped if it skips `sent_ids`.
 
     Args:
-        bootstrap: Kafka's `host:port[,host:port…]`.
+        settings: how the cluster is reached.
         messages: what to send, in order.
         rate: messages a second; as fast as the broker takes them if None.
         paced_topics: only messages of these topics count for the rate, the others go with them; all if empty.
@@ -58,20 +60,21 @@ async def send(
         TransientError: the broker does not answer.
     """
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", linger_ms=LINGER_MS
+        **client_arguments(settings), enable_idempotence=True, acks="all", linger_ms=LINGER_MS
     )
     try:
         await producer.start()
     except KafkaError as error:
         await producer.stop()
         raise TransientError(
-            f"no broker answers at {bootstrap} ({error}); start one with `medloop up` or set MEDLOOP_KAFKA"
+            f"no broker answers at {settings.kafka} ({error}); "
+            "start one with `medloop up` or set MEDLOOP_KAFKA"
         ) from None
     try:
         return await _send_all(producer, messages, _Pace(rate, frozenset(paced_topics)), set(skip), progress)
     except KafkaError as error:
         raise TransientError(
-            f"the broker at {bootstrap} went away ({error}); run the same replay again"
+            f"the broker at {settings.kafka} went away ({error}); run the same replay again"
         ) from None
     finally:
         await producer.stop()
@@ -134,14 +137,14 @@ def event_id_of(headers: Iterable[tuple[str, bytes]]) -> str | None:
     return next((value.decode() for name, value in headers if name == "ce_id"), None)
 
 
-async def sent_ids(bootstrap: str, topics: Collection[str]) -> set[str]:
+async def sent_ids(settings: BusSettings, topics: Collection[str]) -> set[str]:
     """Return the ids of all events that lie in some topics now.
 
     Raises:
         TransientError: the broker does not answer.
     """
     ids = set()
-    async for record in read_to_end(bootstrap, topics):
+    async for record in read_to_end(settings, topics):
         identifier = event_id_of(record.headers)
         if identifier is not None:
             ids.add(identifier)
