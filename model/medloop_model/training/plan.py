@@ -25,7 +25,9 @@ class TrainingPlan:
             than old labels did, for that class's old examples to be left out (`distil-all`).
         average_decay: of the moving average of weights that is exported; 0 exports the last weights.
         augmentation: strength, 0 to 1.
-        repainted: share of the rehearsed old examples that is shown in new ones' colours, on stained slides.
+        discriminant_images: augmented examples of each domain that a head in closed form is fitted to
+            (`discriminant`) while all else stays, on stained slides; 0 trains by steps there too.
+        shrinkage: λ of the discriminant's covariance.
         fisher_images: examples that the candidate's own Fisher information is measured on.
         fisher_decay: γ, share of the running Fisher information that stays.
         seed: of batches and augmentation.
@@ -44,7 +46,8 @@ class TrainingPlan:
     doubt: float = 2.0
     average_decay: float = 0.97
     augmentation: float = 0.5
-    repainted: float = 0.0
+    discriminant_images: int = 0
+    shrinkage: float = 0.3
     fisher_images: int = 64
     fisher_decay: float = 0.7
     seed: int = 0
@@ -55,7 +58,7 @@ class TrainingPlan:
         """The plan that was measured to work for a strategy."""
         plan = cls(strategy, classes, seed=seed)
         if strategy == SHALLOW_EWC:
-            return replace(plan, ewc_lambda=0.1, repainted=0.5)
+            return replace(plan, ewc_lambda=0.1, discriminant_images=128)
         if strategy == DISTIL_ALL:
             return replace(plan, alpha=0.7)
         if strategy == EXPAND_HEAD:

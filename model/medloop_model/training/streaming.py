@@ -4,6 +4,9 @@ Nothing waits for a data set to be collected. Each mini-batch is trained on when
 steps rehearse class-balanced batches of the new examples seen so far and of remembered old ones. What is
 exported is the moving average of the weights, since single steps swing by several points of accuracy.
 
+On stained slides, where a new laboratory has a few dozen cells and steps forget the old one's, a plan may
+leave the backbone as it is and place the head in closed form after each mini-batch instead.
+
 Shape suffixes: B batch · H, W rows, columns · C channels · D embedding · N classes
 """
 
@@ -24,12 +27,13 @@ from medloop_model.checkpoint import ModelPackage, Tensors, load_teacher
 from medloop_model.errors import ShapeError
 from medloop_model.network import BitLinear, BiTMedViT
 from medloop_model.training.adam import AdamW
+from medloop_model.training.discriminant import discriminant
 from medloop_model.training.distillation import agrees_with_label, distillation_loss
 from medloop_model.training.ewc import ewc_penalty, fisher_diagonal, merge_fisher, normalise_fisher
 from medloop_model.training.export import export_package, network_from
-from medloop_model.training.freeze import DISTIL_ALL, freeze
+from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, freeze
 from medloop_model.training.head import expand_head, imprint
-from medloop_model.training.images import augment, repaint, to_labels, to_pixels, usual_bounds
+from medloop_model.training.images import augment, to_labels, to_pixels, usual_bounds
 from medloop_model.training.memory import RehearsalMemory
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
@@ -79,7 +83,8 @@ class StreamingLearner:
         self.network = expand_head(network_from(package), plan.classes)
         self.old, self.new = (RehearsalMemory(self.network.architecture) for _ in range(2))
         self._bounds = usual_bounds(self.network.architecture)
-        self._moving = freeze(self.network, plan.strategy)
+        self._closed_form = bool(plan.discriminant_images) and self._bounds.stained
+        self._moving = freeze(self.network, EXPAND_HEAD if self._closed_form else plan.strategy)
         self._anchor = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self._average = {name: p.detach().clone() for name, p in self._moving.items()}
         self._fisher = _expand_fisher(package, self._anchor)
@@ -116,12 +121,7 @@ class StreamingLearner:
         self.new.add(images, labels)
         with torch.no_grad():
             accuracy = (self.network(pixels_BHWC).argmax(dim=1) == labels_B).float().mean()
-        self._imprint_new_classes()
-        trusted_old = self._trusted_old()
-        losses = [self._step(pixels_BHWC, labels_B, trusted_old)]
-        for _ in range(self.plan.rehearsal_steps):
-            drawn = self.new.draw(self.plan.rehearsal_batch, self._generator)
-            losses.append(self._step(*drawn, trusted_old))
+        losses = [self._place_head()] if self._closed_form else self._steps_on(pixels_BHWC, labels_B)
         return Metrics(
             seen=len(self.new),
             steps=self._steps,
@@ -140,14 +140,22 @@ class StreamingLearner:
         provenance = {"plan": asdict(self.plan), "new_examples": len(self.new), "steps": self._steps}
         return export_package(network.eval(), provenance, fisher=self._running_fisher(network))
 
+    def _steps_on(self, pixels_BHWC: Tensor, labels_B: Tensor) -> list[float]:
+        """The losses of one step on a mini-batch and the rehearsal that follows."""
+        self._imprint_new_classes()
+        trusted_old = self._trusted_old()
+        losses = [self._step(pixels_BHWC, labels_B, trusted_old)]
+        for _ in range(self.plan.rehearsal_steps):
+            drawn = self.new.draw(self.plan.rehearsal_batch, self._generator)
+            losses.append(self._step(*drawn, trusted_old))
+        return losses
+
     def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, old: RehearsalMemory) -> float:
         """One optimiser step on new examples and as many remembered ones."""
         old_pixels, old_labels = old.draw(self.plan.rehearsal_batch, self._generator)
-        pixels_BHWC = torch.cat([pixels_BHWC, self._repainted(old_pixels)])
+        pixels_BHWC = torch.cat([pixels_BHWC, old_pixels])
         labels_B = torch.cat([labels_B, old_labels])
-        if self.plan.augmentation:
-            pixels_BHWC = augment(pixels_BHWC, self._generator, self.plan.augmentation, self._bounds)
-        loss = self._loss(pixels_BHWC, labels_B)
+        loss = self._loss(self._varied(pixels_BHWC), labels_B)
         self._optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self._moving.values(), 1.0)
@@ -157,14 +165,26 @@ class StreamingLearner:
         self._follow_average()
         return loss.item()
 
-    def _repainted(self, old_BHWC: Tensor) -> Tensor:
-        """Old examples, the first of them in new examples' colours where the plan says so."""
-        share = self.plan.repainted if self._bounds.stained else 0.0
-        if not share:
-            return old_BHWC
-        count = round(share * len(old_BHWC))
-        painted = repaint(old_BHWC[:count], self.new.pixels_BHWC, self._generator)
-        return torch.cat([painted, old_BHWC[count:]])
+    @torch.no_grad()
+    def _place_head(self) -> float:
+        """Fit the head to augmented examples of both domains; the loss on them. It waits for every class."""
+        memories = [memory for memory in (self.old, self.new) if len(memory)]
+        drawn = [memory.draw(self.plan.discriminant_images, self._generator) for memory in memories]
+        domains = [(self.network.embed(self._varied(pixels)), labels_B) for pixels, labels_B in drawn]
+        classes, head = len(self.plan.classes), self.network.head
+        if torch.bincount(torch.cat([labels_B for _, labels_B in domains]), minlength=classes).all():
+            weight_ND, bias_N = discriminant(domains, classes, self.plan.shrinkage)
+            for name, value in (("weight", weight_ND), ("bias", bias_N)):
+                head.get_parameter(name).copy_(value)
+                self._average[f"head.{name}"].copy_(value)
+            self._steps += 1
+        losses = [functional.cross_entropy(head(embedding), labels) for embedding, labels in domains]
+        return torch.stack(losses).mean().item()
+
+    def _varied(self, pixels_BHWC: Tensor) -> Tensor:
+        if not self.plan.augmentation:
+            return pixels_BHWC
+        return augment(pixels_BHWC, self._generator, self.plan.augmentation, self._bounds)
 
     def _loss(self, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
         logits_BN = self.network(pixels_BHWC)

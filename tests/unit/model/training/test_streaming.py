@@ -163,3 +163,30 @@ def test_the_oracle_learns_both_domains(home: tuple[ModelPackage, Path]) -> None
 def test_a_teacher_that_is_no_teacher_is_refused(tmp_path: Path) -> None:
     teacher = export_teacher(BiTMedViT(TINY.full_precision()), {"seed": 0})
     assert network_from(teacher).architecture == TINY.full_precision()
+
+
+def test_a_slide_model_keeps_its_backbone_and_takes_a_head_of_both_domains() -> None:
+    def stained(count: int, seed: int, tint: tuple[float, float, float]) -> Examples:
+        images, labels = shades(count, seed)
+        return (images[..., None] * np.array(tint)).astype(np.uint8), labels
+
+    rosy, bluish = (1.0, 0.6, 0.6), (0.5, 0.5, 1.0)
+    settings = PretrainSettings(teacher_steps=60, student_steps=60, batch_size=16, fisher_images=16)
+    coloured = replace(TINY, channels=3)
+    made = pretrain(*stained(200, 0, rosy), *stained(50, 1, rosy), coloured, settings=settings)
+    base = made.package.latent
+
+    learner = StreamingLearner(made.package, None, plan_for(SHALLOW_EWC))
+    images, labels = stained(32, 4, bluish)
+    dark = labels == 0
+    assert learner.update(images[dark], labels[dark]).steps == 0  # the other class has no example yet
+    np.testing.assert_array_equal(learner.package().latent["head.weight"], base["head.weight"])
+
+    learner.remember(*stained(64, 3, rosy))
+    metrics = learner.update(images[~dark], labels[~dark])
+    assert (metrics.steps, metrics.flipped) == (1, 0.0)
+    adapted = learner.package()
+    changed = {name for name, tensor in adapted.latent.items() if not np.array_equal(tensor, base[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert right(adapted, stained(100, 5, rosy)) > 0.9
+    assert right(adapted, stained(100, 6, bluish)) > 0.9
