@@ -3,7 +3,7 @@
 A few dozen images of a new laboratory are too few for gradient steps to place a head well: they lean to what
 was seen last, at the old domain's cost. Class means and one shrunken covariance need no steps.
 
-Shape suffixes: B batch · D embedding · N classes
+Shape suffixes: B batch · H, W rows, columns · C channels · D embedding · N classes
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medloop_model.errors import ShapeError
+from medloop_model.network import BiTMedViT
 
 
 def discriminant(
@@ -45,3 +46,21 @@ def discriminant(
     weight_ND = torch.linalg.solve((1 - shrinkage) * scatter_DD + shrinkage * even_DD, mean_ND.T).T
     bias_N = -0.5 * (weight_ND * mean_ND).sum(dim=1)
     return weight_ND.float(), bias_N.float()
+
+
+@torch.no_grad()
+def place_head(network: BiTMedViT, domains: Sequence[tuple[Tensor, Tensor]], shrinkage: float) -> None:
+    """Give a network the discriminant of its embeddings as its head, unless a class has no example.
+
+    Args:
+        network: its head is changed in place.
+        domains: pixels (B, H, W, C), float32 in [0, 1], and int64 labels (B,) of each.
+        shrinkage: λ, 0 to 1.
+    """
+    classes = len(network.architecture.classes)
+    if not torch.bincount(torch.cat([labels_B for _, labels_B in domains]), minlength=classes).all():
+        return
+    embedded = [(network.embed(pixels_BHWC), labels_B) for pixels_BHWC, labels_B in domains]
+    weight_ND, bias_N = discriminant(embedded, classes, shrinkage)
+    network.head.weight.copy_(weight_ND)
+    network.head.bias.copy_(bias_N)

@@ -117,23 +117,3 @@ def augment(
     gain_EB, offset_EB = torch.split(draws[4:] * bounds.intensity, exposures)
     exposed_BCHW = moved_BCHW * (1 + gain_EB).T[:, :, None, None] + offset_EB.T[:, :, None, None] / 2
     return exposed_BCHW.clamp(0, 1).permute(0, 2, 3, 1).contiguous()
-
-
-def repaint(pixels_BHWC: Tensor, palette_BHWC: Tensor, generator: torch.Generator) -> Tensor:
-    """Images in the colours of others: each channel takes mean and spread of a random image's.
-
-    What Reinhard et al., Color Transfer between Images (2001), do in lαβ, here in RGB; where the old domain's
-    cells are shown in the new one's stain, a few new images teach what they can't show themselves.
-
-    Args:
-        pixels_BHWC: float32 in [0, 1]; their labels stay true.
-        palette_BHWC: float32 in [0, 1], at least one image unless there is nothing to paint.
-        generator: chooses the palette of each image.
-    """
-    if not len(pixels_BHWC):
-        return pixels_BHWC
-    chosen_BHWC = palette_BHWC[torch.randint(len(palette_BHWC), (len(pixels_BHWC),), generator=generator)]
-    spread, mean = torch.std_mean(pixels_BHWC, dim=(1, 2), keepdim=True)
-    new_spread, new_mean = torch.std_mean(chosen_BHWC, dim=(1, 2), keepdim=True)
-    painted_BHWC = (pixels_BHWC - mean) / spread.clamp(min=1e-3) * new_spread + new_mean
-    return painted_BHWC.clamp(0, 1)

@@ -10,23 +10,29 @@ from torch.nn import functional
 
 from medloop_model.checkpoint import ModelPackage
 from medloop_model.network import BiTMedViT
+from medloop_model.training.discriminant import place_head
 from medloop_model.training.export import export_package, network_from
 from medloop_model.training.head import expand_head
-from medloop_model.training.images import repaint, to_labels, to_pixels, usual_bounds
+from medloop_model.training.images import augment, draw_balanced, to_labels, to_pixels, usual_bounds
 from medloop_model.training.pretraining import Images, Labels, fit
+from medloop_model.training.transplant import transplant
 
 
 @dataclass(frozen=True)
 class OracleSettings:
     """How the oracle is trained: `steps` of `batch_size` images under AdamW, all parameters moving.
 
-    Its augmentation is as strong as a streaming learner's.
+    Its augmentation is as strong as a streaming learner's. On slides it knows what such a learner knows: each
+    old image is transplanted `transplants` times, and `discriminant_images` of each domain place the head.
     """
 
     steps: int = 250
     batch_size: int = 64
     learning_rate: float = 1e-3
     augmentation: float = 0.5
+    transplants: int = 4
+    discriminant_images: int = 128
+    shrinkage: float = 0.3
     seed: int = 0
     threads: int = 1
 
@@ -61,11 +67,13 @@ def train_oracle(
         for images, labels in (old, new)
         if len(labels)
     ]
-    if bounds.stained and len(domains) > 1:
-        # As the streaming learner rehearses them: what is best offline may not know less.
+    generator = torch.Generator().manual_seed(settings.seed)
+    if on_slides := bounds.stained and len(domains) > 1:
         (old_BHWC, labels_B), (new_BHWC, _) = domains
-        generator = torch.Generator().manual_seed(settings.seed)
-        domains.append((repaint(old_BHWC, new_BHWC, generator), labels_B))
+        repeated_BHWC = old_BHWC.repeat(settings.transplants, 1, 1, 1)
+        domains.append(
+            (transplant(repeated_BHWC, new_BHWC, generator), labels_B.repeat(settings.transplants))
+        )
     fit(
         network,
         domains,
@@ -79,6 +87,14 @@ def train_oracle(
         augmentation=settings.augmentation,
         bounds=bounds,
     )
+    if on_slides:
+        drawn = [
+            (pixels_BHWC[batch], labels_B[batch])
+            for pixels_BHWC, labels_B in domains
+            for batch in [draw_balanced(labels_B, settings.discriminant_images, generator)]
+        ]
+        varied = [(augment(x, generator, settings.augmentation, bounds), y) for x, y in drawn]
+        place_head(network, varied, settings.shrinkage)
     return export_package(network, {"oracle": True, "seed": settings.seed, "steps": settings.steps})
 
 

@@ -25,8 +25,10 @@ class TrainingPlan:
             than old labels did, for that class's old examples to be left out (`distil-all`).
         average_decay: of the moving average of weights that is exported; 0 exports the last weights.
         augmentation: strength, 0 to 1.
-        discriminant_images: augmented examples of each domain that a head in closed form is fitted to
-            (`discriminant`) while all else stays, on stained slides; 0 trains by steps there too.
+        everything: whether all parameters move, whatever the strategy.
+        transplanted: old examples that a step shows in new surroundings (`transplant`), beside its others.
+        discriminant_images: augmented examples of each domain that the exported head is fitted to in closed
+            form (`discriminant`); 0 exports the trained head.
         shrinkage: λ of the discriminant's covariance.
         fisher_images: examples that the candidate's own Fisher information is measured on.
         fisher_decay: γ, share of the running Fisher information that stays.
@@ -46,6 +48,8 @@ class TrainingPlan:
     doubt: float = 2.0
     average_decay: float = 0.97
     augmentation: float = 0.5
+    everything: bool = False
+    transplanted: int = 0
     discriminant_images: int = 0
     shrinkage: float = 0.3
     fisher_images: int = 64
@@ -54,11 +58,29 @@ class TrainingPlan:
     threads: int = 1
 
     @classmethod
-    def for_strategy(cls, strategy: str, classes: tuple[str, ...], seed: int = 0) -> TrainingPlan:
-        """The plan that was measured to work for a strategy."""
+    def for_strategy(
+        cls, strategy: str, classes: tuple[str, ...], seed: int = 0, *, slides: bool = False
+    ) -> TrainingPlan:
+        """The plan that was measured to work for a strategy.
+
+        Args:
+            strategy, classes, seed: as in the plan.
+            slides: whether the images are stained slides. Another laboratory's differ in more than exposure,
+                and a few dozen are labelled: everything moves, slowly, and old cells are transplanted.
+        """
         plan = cls(strategy, classes, seed=seed)
+        if strategy == SHALLOW_EWC and slides:
+            return replace(
+                plan,
+                everything=True,
+                learning_rate=5e-4,
+                rehearsal_steps=7,
+                rehearsal_batch=12,
+                transplanted=12,
+                discriminant_images=128,
+            )
         if strategy == SHALLOW_EWC:
-            return replace(plan, ewc_lambda=0.1, discriminant_images=128)
+            return replace(plan, ewc_lambda=0.1)
         if strategy == DISTIL_ALL:
             return replace(plan, alpha=0.7)
         if strategy == EXPAND_HEAD:

@@ -4,8 +4,8 @@ Nothing waits for a data set to be collected. Each mini-batch is trained on when
 steps rehearse class-balanced batches of the new examples seen so far and of remembered old ones. What is
 exported is the moving average of the weights, since single steps swing by several points of accuracy.
 
-On stained slides, where a new laboratory has a few dozen cells and steps forget the old one's, a plan may
-leave the backbone as it is and place the head in closed form after each mini-batch instead.
+On slides, where a new laboratory has a few dozen labelled cells, steps may also show old cells in new
+surroundings, and the head may be placed in closed form at the export.
 
 Shape suffixes: B batch · H, W rows, columns · C channels · D embedding · N classes
 """
@@ -27,17 +27,18 @@ from medloop_model.checkpoint import ModelPackage, Tensors, load_teacher
 from medloop_model.errors import ShapeError
 from medloop_model.network import BitLinear, BiTMedViT
 from medloop_model.training.adam import AdamW
-from medloop_model.training.discriminant import discriminant
+from medloop_model.training.discriminant import place_head
 from medloop_model.training.distillation import agrees_with_label, distillation_loss
 from medloop_model.training.ewc import ewc_penalty, fisher_diagonal, merge_fisher, normalise_fisher
 from medloop_model.training.export import export_package, network_from
-from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, freeze
+from medloop_model.training.freeze import DISTIL_ALL, freeze
 from medloop_model.training.head import expand_head, imprint
 from medloop_model.training.images import augment, to_labels, to_pixels, usual_bounds
 from medloop_model.training.memory import RehearsalMemory
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
 from medloop_model.training.quantizers import flipped_codes
+from medloop_model.training.transplant import transplant
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ class StreamingLearner:
         self.network = expand_head(network_from(package), plan.classes)
         self.old, self.new = (RehearsalMemory(self.network.architecture) for _ in range(2))
         self._bounds = usual_bounds(self.network.architecture)
-        self._closed_form = bool(plan.discriminant_images) and self._bounds.stained
-        self._moving = freeze(self.network, EXPAND_HEAD if self._closed_form else plan.strategy)
+        self._moving = freeze(self.network, DISTIL_ALL if plan.everything else plan.strategy)
         self._anchor = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self._average = {name: p.detach().clone() for name, p in self._moving.items()}
         self._fisher = _expand_fisher(package, self._anchor)
@@ -121,7 +121,12 @@ class StreamingLearner:
         self.new.add(images, labels)
         with torch.no_grad():
             accuracy = (self.network(pixels_BHWC).argmax(dim=1) == labels_B).float().mean()
-        losses = [self._place_head()] if self._closed_form else self._steps_on(pixels_BHWC, labels_B)
+        self._imprint_new_classes()
+        trusted_old = self._trusted_old()
+        losses = [self._step(pixels_BHWC, labels_B, trusted_old)]
+        for _ in range(self.plan.rehearsal_steps):
+            drawn = self.new.draw(self.plan.rehearsal_batch, self._generator)
+            losses.append(self._step(*drawn, trusted_old))
         return Metrics(
             seen=len(self.new),
             steps=self._steps,
@@ -137,25 +142,18 @@ class StreamingLearner:
         """
         network = BiTMedViT(self.network.architecture)
         network.load_state_dict({**self.network.state_dict(), **self._average})
+        if self.plan.discriminant_images:
+            self._place_head(network)
         provenance = {"plan": asdict(self.plan), "new_examples": len(self.new), "steps": self._steps}
         return export_package(network.eval(), provenance, fisher=self._running_fisher(network))
 
-    def _steps_on(self, pixels_BHWC: Tensor, labels_B: Tensor) -> list[float]:
-        """The losses of one step on a mini-batch and the rehearsal that follows."""
-        self._imprint_new_classes()
-        trusted_old = self._trusted_old()
-        losses = [self._step(pixels_BHWC, labels_B, trusted_old)]
-        for _ in range(self.plan.rehearsal_steps):
-            drawn = self.new.draw(self.plan.rehearsal_batch, self._generator)
-            losses.append(self._step(*drawn, trusted_old))
-        return losses
-
     def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, old: RehearsalMemory) -> float:
-        """One optimiser step on new examples and as many remembered ones."""
-        old_pixels, old_labels = old.draw(self.plan.rehearsal_batch, self._generator)
-        pixels_BHWC = torch.cat([pixels_BHWC, old_pixels])
-        labels_B = torch.cat([labels_B, old_labels])
-        loss = self._loss(self._varied(pixels_BHWC), labels_B)
+        """One optimiser step on new examples, remembered ones, and remembered ones in new surroundings."""
+        shown = [(pixels_BHWC, labels_B), old.draw(self.plan.rehearsal_batch, self._generator)]
+        if self.plan.transplanted:
+            shown.append(self._transplanted(old, self.plan.transplanted, self._generator))
+        pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*shown, strict=True))
+        loss = self._loss(self._varied(pixels_BHWC, self._generator), labels_B)
         self._optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self._moving.values(), 1.0)
@@ -165,26 +163,27 @@ class StreamingLearner:
         self._follow_average()
         return loss.item()
 
-    @torch.no_grad()
-    def _place_head(self) -> float:
-        """Fit the head to augmented examples of both domains; the loss on them. It waits for every class."""
-        memories = [memory for memory in (self.old, self.new) if len(memory)]
-        drawn = [memory.draw(self.plan.discriminant_images, self._generator) for memory in memories]
-        domains = [(self.network.embed(self._varied(pixels)), labels_B) for pixels, labels_B in drawn]
-        classes, head = len(self.plan.classes), self.network.head
-        if torch.bincount(torch.cat([labels_B for _, labels_B in domains]), minlength=classes).all():
-            weight_ND, bias_N = discriminant(domains, classes, self.plan.shrinkage)
-            for name, value in (("weight", weight_ND), ("bias", bias_N)):
-                head.get_parameter(name).copy_(value)
-                self._average[f"head.{name}"].copy_(value)
-            self._steps += 1
-        losses = [functional.cross_entropy(head(embedding), labels) for embedding, labels in domains]
-        return torch.stack(losses).mean().item()
+    def _transplanted(
+        self, old: RehearsalMemory, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        pixels_BHWC, labels_B = old.draw(count, generator)
+        return transplant(pixels_BHWC, self.new.pixels_BHWC, generator), labels_B
 
-    def _varied(self, pixels_BHWC: Tensor) -> Tensor:
+    def _place_head(self, network: BiTMedViT) -> None:
+        """Fit the head to augmented examples of both domains, and of old cells in new surroundings."""
+        count = self.plan.discriminant_images
+        generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
+        domains = [memory.draw(count, generator) for memory in (self.old, self.new) if len(memory)]
+        if self.plan.transplanted and len(self.old) and len(self.new):
+            domains.append(self._transplanted(self.old, count, generator))
+        varied = [(self._varied(pixels_BHWC, generator), labels_B) for pixels_BHWC, labels_B in domains]
+        if varied:
+            place_head(network, varied, self.plan.shrinkage)
+
+    def _varied(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
         if not self.plan.augmentation:
             return pixels_BHWC
-        return augment(pixels_BHWC, self._generator, self.plan.augmentation, self._bounds)
+        return augment(pixels_BHWC, generator, self.plan.augmentation, self._bounds)
 
     def _loss(self, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
         logits_BN = self.network(pixels_BHWC)

@@ -15,6 +15,7 @@ from medloop_model.checkpoint import ModelPackage, load_package, load_teacher, s
 from medloop_model.engine import Engine
 from medloop_model.errors import ModelError
 from medloop_model.statistics import measure_reference
+from medloop_model.training.images import usual_bounds
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_schemas import ExampleLabelled, InvalidEvent
@@ -148,7 +149,8 @@ def open_streaming_learner(
     base = adaptation.base
     package = load_package(artifacts.fetch(base.package), parts=("latent", "fisher"))
     classes = classes_of(adaptation.request, base)
-    plan = TrainingPlan.for_strategy(adaptation.request.strategy.value, classes, settings.seed)
+    slides = usual_bounds(package.architecture).stained
+    plan = TrainingPlan.for_strategy(adaptation.request.strategy.value, classes, settings.seed, slides=slides)
     if not package.fisher:
         plan = replace(plan, ewc_lambda=0.0)
     teacher = None if base.teacher is None else artifacts.fetch(base.teacher)

@@ -12,7 +12,6 @@ from medloop_model.training.images import (
     SLIDE,
     augment,
     draw_balanced,
-    repaint,
     to_labels,
     to_pixels,
     usual_bounds,
@@ -86,17 +85,3 @@ def test_a_slide_is_mirrored_and_stained_channel_by_channel() -> None:
 def test_colour_images_are_taken_for_slides() -> None:
     assert usual_bounds(COLOUR) is SLIDE
     assert usual_bounds(GREY) is PATIENT
-
-
-def test_repainted_images_have_the_colours_of_the_palette_and_their_own_shapes() -> None:
-    draw = torch.Generator().manual_seed(0)
-    pixels = 0.5 + 0.3 * torch.rand(6, 8, 8, 3, generator=draw)
-    palette = torch.rand(1, 8, 8, 3, generator=draw) * torch.tensor([0.2, 0.1, 0.3]) + 0.4
-    painted = repaint(pixels, palette, draw)
-    for statistic in (torch.mean, torch.std):
-        expected = statistic(palette, dim=(1, 2)).expand(6, 3)
-        torch.testing.assert_close(statistic(painted, dim=(1, 2)), expected, rtol=1e-3, atol=1e-4)
-    for channel in range(3):
-        both = torch.stack([pixels[0, ..., channel].flatten(), painted[0, ..., channel].flatten()])
-        assert torch.corrcoef(both)[0, 1] > 0.999
-    assert len(repaint(pixels[:0], palette[:0], draw)) == 0
