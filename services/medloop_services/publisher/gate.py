@@ -67,7 +67,10 @@ def judge(
     evaluator: Evaluator,
     settings: PublisherSettings,
 ) -> Verdict:
-    """Compare a candidate with its base on held-back images, at least one of them new.
+    """Compare a candidate with its base on held-back studies, at least one of them new.
+
+    A study that was shown again, or that has several images, counts once, by its last image: the bounds are
+    for independent outcomes.
 
     Raises:
         InvalidEvent: a package is broken, or a frame can't be read.
@@ -81,9 +84,9 @@ def judge(
     new = _compared(candidate, base, examples.new, evaluator, settings)
     evidence = _evidence("new", new) | {"tolerance": settings.tolerance, "confidence": settings.confidence}
     if new.lower <= 0:
-        reason = f"no gain is sure on {new.examples} new images: {_in_words(new)}"
+        reason = f"no gain is sure on {new.examples} new studies: {_in_words(new)}"
         return Verdict(passed=False, reason=reason, evidence=evidence)
-    gained = f"better on {new.examples} new images: {_in_words(new)}"
+    gained = f"better on {new.examples} new studies: {_in_words(new)}"
     if candidate.diagnosis is Diagnosis.CONCEPT_DRIFT:
         reason = f"{gained}; old labels follow the old policy and do not count"
         return Verdict(passed=True, reason=reason, evidence=evidence)
@@ -97,7 +100,7 @@ def judge(
     old = _compared(candidate, base, examples.old, evaluator, settings)
     evidence |= _evidence("old", old)
     lost = old.upper < -settings.tolerance
-    reason = f"loses on {old.examples} old images: {_in_words(old)}" if lost else gained
+    reason = f"loses on {old.examples} old studies: {_in_words(old)}" if lost else gained
     return Verdict(passed=not lost, reason=reason, evidence=evidence)
 
 
@@ -108,9 +111,10 @@ def _compared(
     evaluator: Evaluator,
     settings: PublisherSettings,
 ) -> Comparison:
-    frames = [example.frame for example in examples]
+    last_of_each_study = {example.study_id: example for example in examples}.values()
+    frames = [example.frame for example in last_of_each_study]
     return compare(
-        labels=[example.class_name for example in examples],
+        labels=[example.class_name for example in last_of_each_study],
         base=evaluator.predict(base.package, frames),
         candidate=evaluator.predict(candidate.package, frames),
         confidence=settings.confidence,
@@ -119,7 +123,7 @@ def _compared(
 
 def _evidence(domain: str, comparison: Comparison) -> dict[str, float | int | str | bool | None]:
     return {
-        f"{domain}_examples": comparison.examples,
+        f"{domain}_studies": comparison.examples,
         f"{domain}_base": comparison.base,
         f"{domain}_candidate": comparison.candidate,
         f"{domain}_gain_lower": comparison.lower,

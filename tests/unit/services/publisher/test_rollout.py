@@ -228,7 +228,7 @@ def test_a_better_candidate_becomes_a_canary_on_a_share_of_the_devices(desk: Des
     evidence = desk.records[0].evidence
     assert evidence["new_base"] == 0.0
     assert evidence["new_candidate"] == 1.0
-    assert evidence["old_examples"] == 16
+    assert evidence["old_studies"] == 16
     assert evidence["candidate_sha256"] == artifact("ward-1").sha256
 
 
@@ -264,8 +264,25 @@ def test_a_candidate_that_forgets_is_rejected(desk: Desk) -> None:
     desk.evaluator.right["ward-1"] = {"new"}
     desk.send(candidate())
     assert desk.releases[0].stage is ReleaseStage.REJECTED
-    assert "loses on 16 old images" in desk.records[0].reason
+    assert "loses on 16 old studies" in desk.records[0].reason
     assert desk.records[0].evidence["old_candidate"] == 0.0
+
+
+def test_a_study_that_is_shown_again_counts_once() -> None:
+    shown_again = [
+        example(NEW[0].image_sequence + 1_000 + repeat, study=NEW[0].study_id) for repeat in range(4)
+    ]
+    desk = Desk().send(*OLD, *NEW, *shown_again, candidate())
+    assert desk.records[0].evidence["new_studies"] == len(NEW)
+
+
+def test_many_images_of_one_study_make_no_gain_sure() -> None:
+    shown_again = [
+        example(NEW[0].image_sequence + 1_000 + repeat, study=NEW[0].study_id) for repeat in range(40)
+    ]
+    desk = Desk().send(*OLD, NEW[0], *shown_again, candidate())
+    assert desk.decisions == [Decision.GATE_FAILED]
+    assert "no gain is sure on 1 new studies" in desk.records[0].reason
 
 
 def test_under_a_new_policy_old_labels_do_not_count(desk: Desk) -> None:
@@ -273,7 +290,7 @@ def test_under_a_new_policy_old_labels_do_not_count(desk: Desk) -> None:
     desk.send(candidate(diagnosis=Diagnosis.CONCEPT_DRIFT))
     assert desk.releases[0].stage is ReleaseStage.CANARY
     assert "do not count" in desk.records[0].reason
-    assert "old_examples" not in desk.records[0].evidence
+    assert "old_studies" not in desk.records[0].evidence
 
 
 def test_too_few_old_images_block_a_release() -> None:
@@ -313,9 +330,9 @@ def test_an_image_of_the_new_class_is_new_even_before_the_estimated_onset() -> N
         for place, taken in enumerate(OLD)
     ]
     desk.send(*early, *NEW, candidate(diagnosis=Diagnosis.NEW_CLASS, classes=classes))
-    assert desk.records[0].evidence["old_examples"] == 12
+    assert desk.records[0].evidence["old_studies"] == 12
     assert desk.records[0].evidence["old_base"] == 1.0
-    assert desk.records[0].evidence["new_examples"] == 20
+    assert desk.records[0].evidence["new_studies"] == 20
 
 
 def test_a_broken_package_is_rejected_with_its_reason(desk: Desk) -> None:
