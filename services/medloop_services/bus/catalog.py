@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from medloop_schemas import ReleaseChanged, ReleaseStage, ServingStage
+from medloop_schemas import Artifact, ReleaseChanged, ReleaseStage, ServingStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class ReleaseCatalog:
     """Folds `ReleaseChanged`, each site's decisions by number; a repeat or an older one changes nothing."""
 
     _sites: dict[str, SiteReleases] = field(default_factory=dict)
-    _versions: dict[str, ReleaseChanged] = field(default_factory=dict)
+    _versions: dict[tuple[str, str], ReleaseChanged] = field(default_factory=dict)
+    _packages: dict[str, Artifact] = field(default_factory=dict)
 
     def apply(self, change: ReleaseChanged) -> None:
         """Apply one decision, unless it or a later one of its site has been applied."""
@@ -47,7 +48,8 @@ class ReleaseCatalog:
         if change.number <= site.number:
             return
         self._sites[change.site_id] = site.after(change)
-        self._versions[change.version] = change
+        self._versions[change.site_id, change.version] = change
+        self._packages[change.version] = change.package
 
     def serving(self, site_id: str, device_id: str) -> tuple[ReleaseChanged, ServingStage] | None:
         """Return the release that serves a device and why, or None while its site has none."""
@@ -68,9 +70,13 @@ class ReleaseCatalog:
         site = self._sites.get(site_id)
         return None if site is None else site.canary
 
-    def release_of(self, version: str) -> ReleaseChanged | None:
-        """Return the last decision on a version at any site, which says where its package is, or None."""
-        return self._versions.get(version)
+    def release_of(self, site_id: str, version: str) -> ReleaseChanged | None:
+        """Return a site's last decision on a version, or None; other sites may decide otherwise on it."""
+        return self._versions.get((site_id, version))
+
+    def package_of(self, version: str) -> Artifact | None:
+        """Return where a version's package is, whichever site released it, or None."""
+        return self._packages.get(version)
 
     def sites(self) -> tuple[str, ...]:
         """Return the sites that have a stable release, in alphabetical order."""

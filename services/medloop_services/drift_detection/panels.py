@@ -43,12 +43,12 @@ class Panels:
         return self._calibrated[version]
 
     def _calibrate(self, version: str) -> Panel:
-        release = self.catalog.release_of(version)
-        if release is None:
+        package = self.catalog.package_of(version)
+        if package is None:
             raise TransientError(
                 f"model version {version} is not among the releases read so far; waiting for it"
             )
-        path = self.artifacts.fetch(release.package)
+        path = self.artifacts.fetch(package)
         try:
             reference = Reference.from_tensors(load_package(path, parts=("reference",)).reference)
         except (ModelError, ValueError) as error:

@@ -56,14 +56,14 @@ class ModelShelf:
     Args:
         load: reads the package of a release; raises ModelError or InvalidEvent when it is broken for good,
             TransientError when its store is away.
-        release_of: finds the release of an earlier version.
+        release_of: finds a site's release of an earlier version.
         capacity: versions kept.
     """
 
     def __init__(
         self,
         load: Callable[[ReleaseChanged], Model],
-        release_of: Callable[[str], ReleaseChanged | None],
+        release_of: Callable[[str, str], ReleaseChanged | None],
         capacity: int,
     ) -> None:
         self._load = load
@@ -90,7 +90,7 @@ class ModelShelf:
         chain = {release.version: release}
         earlier = release.previous_version
         while earlier is not None and earlier not in chain:
-            found = self._release_of(earlier)
+            found = self._release_of(release.site_id, earlier)
             if found is None:
                 break
             chain[earlier] = found

@@ -84,12 +84,12 @@ class Learning:
     Attributes:
         settings: how much is remembered and when a candidate is ready.
         trainer: the effect; its result depends on the adaptation's state and examples alone.
-        release_of: finds the release of a version.
+        release_of: finds a site's release of a version.
     """
 
     settings: LearnerSettings
     trainer: Trainer
-    release_of: Callable[[str], ReleaseChanged | None]
+    release_of: Callable[[str, str], ReleaseChanged | None]
 
     def step(self, state: LearningState, event: Event) -> Step:
         """Return the site's state after one event, and the candidate it completes, if any.
@@ -112,7 +112,7 @@ class Learning:
     def _opened(self, state: LearningState, request: AdaptationRequested) -> LearningState:
         if state.adaptation is not None or request.event_id in state.answered:
             return state
-        base = self.release_of(request.base_version)
+        base = self.release_of(request.site_id, request.base_version)
         if base is None:
             raise TransientError(f"release {request.base_version} is not known yet; waiting for it")
         if base.stage is not ReleaseStage.STABLE or _superseded(base, state.stable):

@@ -44,7 +44,8 @@ def test_nothing_serves_before_the_first_release() -> None:
     assert catalog.serving("ward", "ward/a") is None
     assert catalog.stable("ward") is None
     assert catalog.canary("ward") is None
-    assert catalog.release_of("one") is None
+    assert catalog.release_of("ward", "one") is None
+    assert catalog.package_of("one") is None
     assert "no model has been released" in (catalog.waiting_for() or "")
 
 
@@ -78,7 +79,8 @@ def test_every_decision_ends_in_one_version_for_all(
     assert catalog.stable("ward") == stable
     assert catalog.canary("ward") is None
     assert catalog.serving("ward", "ward/a") == (stable, ServingStage.STABLE)
-    assert catalog.release_of("two") == changes[-1]
+    assert catalog.release_of("ward", "two") == changes[-1]
+    assert catalog.package_of("two") == changes[-1].package
 
 
 @given(repeats=st.lists(st.sampled_from([STABLE, CANARY, PROMOTED]), max_size=6))
@@ -92,4 +94,13 @@ def test_sites_do_not_share_decisions() -> None:
     catalog = catalog_of(STABLE, elsewhere)
     assert catalog.sites() == ("clinic", "ward")
     assert catalog.serving("clinic", "ward/a") == (elsewhere, ServingStage.STABLE)
-    assert catalog.release_of("other") == elsewhere
+    assert catalog.release_of("clinic", "other") == elsewhere
+    assert catalog.release_of("ward", "other") is None
+    assert catalog.package_of("other") == elsewhere.package
+
+
+def test_one_version_may_be_stable_at_one_site_and_turned_down_at_another() -> None:
+    turned_down = release(7, "one", ReleaseStage.REJECTED, site="clinic")
+    catalog = catalog_of(STABLE, turned_down)
+    assert catalog.release_of("ward", "one") == STABLE
+    assert catalog.release_of("clinic", "one") == turned_down
