@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medloop_kernels import available
+from medloop_kernels import available, select
 from medloop_model.architecture import Architecture, ward
 from medloop_model.checkpoint import ModelPackage
 from medloop_model.engine import Engine
@@ -122,9 +122,10 @@ def test_an_image_gives_the_same_bits_in_any_batch(grey_package, cuts):
 
 def test_splitting_the_attention_changes_nothing(grey_package, monkeypatch):
     images = images_for(grey_package.architecture, 5)
-    whole = Engine(grey_package)(images)
-    monkeypatch.setattr("medloop_model.engine._SCORES_AT_ONCE", 1)
-    np.testing.assert_array_equal(Engine(grey_package)(images).logits, whole.logits)
+    whole = Engine(grey_package, select("reference"))(images)
+    monkeypatch.setattr("medloop_model.stepwise._SCORES_AT_ONCE", 1)
+    split = Engine(grey_package, select("reference"))(images)
+    np.testing.assert_array_equal(split.logits, whole.logits)
 
 
 def test_block_statistics_are_those_of_the_input_of_fc2(package):

@@ -1,0 +1,466 @@
+// The whole network for one image, compiled once for each instruction set; `network.h` says what is where.
+//
+// Tokens go through a linear layer in chunks of up to 64, whose activations stay in the second-level cache:
+//
+//     input edge    RMSNorm and int8 codes of the chunk
+//     product       panel by panel: 16 outputs' weights are decoded into the first-level cache, then all
+//                   tokens of the chunk multiply them, a tile of tokens in registers at a time
+//     output edge   scale, bias, GELU or the residual, on the registers that hold the sums
+//
+// Attention never holds the matrix of scores: a tile of queries meets the keys in blocks of 128, and the
+// softmax runs along (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Up to 128
+// tokens that is one block, and so the plain softmax. Key heads are shared by consecutive query heads.
+//
+// An image's result depends on nothing but the image: the same bits in any batch, on any thread.
+#pragma once
+
+#include "lanes.h"
+#include "network.h"
+
+namespace medloop {
+namespace {
+
+inline std::size_t least(std::size_t a, std::size_t b) { return a < b ? a : b; }
+
+inline std::size_t blocked_bytes(const Layer& layer) {
+    const std::size_t weights = padded(layer.outputs) * rounded(layer.inputs, kGroup);
+    switch (layer.kind) {
+        case Weights::ternary: return weights / 4;
+        case Weights::bytes: return weights;
+        case Weights::floats: return padded(layer.outputs) * layer.inputs * sizeof(float);
+    }
+    return 0;
+}
+
+// ---- output edge ------------------------------------------------------------------------------
+
+enum class Finish { store, gelu, residual };
+
+// Sixteen outputs of one token, at `target`.
+template <Finish finish>
+MEDLOOP_INLINE void finish_outputs(const Floats (&values)[kPieces], float* target) {
+    for (std::size_t piece = 0; piece < kPieces; ++piece) {
+        float* lanes = target + piece * kLanes;
+        if constexpr (finish == Finish::store) store(lanes, values[piece]);
+        if constexpr (finish == Finish::gelu) store(lanes, gaussian_error_linear_unit(values[piece]));
+        if constexpr (finish == Finish::residual) store(lanes, load<Floats>(lanes) + values[piece]);
+    }
+}
+
+// ---- products ---------------------------------------------------------------------------------
+
+// Four quads of a group from one byte a weight quartet: a shift and a mask each.
+inline void decode(const std::uint8_t* blocked, std::size_t groups, std::uint8_t* panel) {
+    constexpr std::size_t kBytes = kPanel * kQuad;
+    for (std::size_t group = 0; group < groups; ++group, blocked += kBytes, panel += 4 * kBytes)
+        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            const Ints codes = load<Ints>(blocked + piece * kLanes * kQuad);
+            for (std::size_t plane = 0; plane < 4; ++plane)
+                store(panel + plane * kBytes + piece * kLanes * kQuad,
+                      codes >> static_cast<int>(2 * plane) & 0x03030303);
+        }
+}
+
+template <Finish finish>
+void multiply_codes(const Layer& layer, Workspace& workspace, std::size_t tokens, float* y) {
+    const std::size_t stride = rounded(layer.inputs, kGroup);
+    const std::size_t y_stride = padded(layer.outputs);
+    const std::size_t panel_bytes = stride * kPanel;
+    const auto* weights = static_cast<const std::uint8_t*>(layer.weights);
+    for (std::size_t output = 0; output < layer.outputs; output += kPanel) {
+        const std::uint8_t* panel = weights;
+        if (layer.kind == Weights::ternary) {
+            decode(weights, stride / kGroup, workspace.panel);
+            panel = workspace.panel;
+            weights += panel_bytes / 4;
+        } else {
+            weights += panel_bytes;
+        }
+        Floats scale[kPieces];
+        Floats bias[kPieces];
+        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            scale[piece] = load<Floats>(layer.scale + output + piece * kLanes);
+            bias[piece] = load<Floats>(layer.bias + output + piece * kLanes);
+        }
+        for_tiles<Dot::kTile>(tokens, [&](auto tile, std::size_t token) MEDLOOP_INLINE_LAMBDA {
+            constexpr std::size_t kTokens = decltype(tile)::value;
+            Ints sums[kTokens][kPieces];
+            const std::int8_t* rows = workspace.codes + token * stride;
+            std::int32_t zero = 1;
+            if (layer.kind == Weights::ternary) {
+                Dot::template ternary<kTokens>(rows, stride, panel, stride / kQuad, sums);
+            } else {
+                Dot::template bytes<kTokens>(rows, stride, panel, stride / kQuad, sums);
+                zero = kBytesZero;
+            }
+            for (std::size_t i = 0; i < kTokens; ++i) {
+                const std::int32_t correction = zero * workspace.row_sums[token + i];
+                Floats values[kPieces];
+                for (std::size_t piece = 0; piece < kPieces; ++piece)
+                    values[piece] = __builtin_convertvector(sums[i][piece] - correction, Floats) *
+                                        workspace.step[token + i] * scale[piece] +
+                                    bias[piece];
+                finish_outputs<finish>(values, y + (token + i) * y_stride + output);
+            }
+        });
+    }
+}
+
+// The same in full precision; `rows` have layer.inputs columns and no padding.
+template <Finish finish>
+void multiply_rows(const Layer& layer, const float* rows, std::size_t tokens, float* y) {
+    const std::size_t y_stride = padded(layer.outputs);
+    const auto* panel = static_cast<const float*>(layer.weights);
+    for (std::size_t output = 0; output < layer.outputs; output += kPanel, panel += layer.inputs * kPanel)
+        for_tiles<Dot::kFloatTile>(tokens, [&](auto tile, std::size_t token) MEDLOOP_INLINE_LAMBDA {
+            constexpr std::size_t kTokens = decltype(tile)::value;
+            const float* inputs[kTokens];
+            for (std::size_t i = 0; i < kTokens; ++i) inputs[i] = rows + (token + i) * layer.inputs;
+            Floats sums[kTokens][kPieces] = {};
+            multiply_floats<kTokens>(inputs, panel, layer.inputs, sums);
+            for (std::size_t i = 0; i < kTokens; ++i) {
+                for (std::size_t piece = 0; piece < kPieces; ++piece)
+                    sums[i][piece] += load<Floats>(layer.bias + output + piece * kLanes);
+                finish_outputs<finish>(sums[i], y + (token + i) * y_stride + output);
+            }
+        });
+}
+
+// ---- input edge -------------------------------------------------------------------------------
+
+// What monitoring asks of the activations behind the GELU.
+struct Activity {
+    double values, squares;
+    std::uint64_t saturated;
+};
+
+inline void observe(const std::int8_t* codes, std::size_t count, std::uint8_t* alive, Activity& activity) {
+    std::uint32_t saturated = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        alive[i] |= static_cast<std::uint8_t>(codes[i]);
+        saturated += codes[i] == 127 || codes[i] == -127;
+    }
+    activity.saturated += saturated;
+}
+
+// RMSNorm and int8 codes of a chunk; false if a value is NaN or infinite.
+inline bool quantize_chunk(const Layer& layer, Workspace& workspace, const float* x, std::size_t x_stride,
+                           std::size_t tokens, Activity* activity) {
+    const std::size_t stride = rounded(layer.inputs, kGroup);
+    for (std::size_t token = 0; token < tokens; ++token, x += x_stride) {
+        std::int8_t* codes = workspace.codes + token * stride;
+        const Sums sums = sums_of(x, layer.inputs);
+        const float inverse = inverse_root_mean_square(sums.squares, layer.inputs);
+        const std::int32_t bits = normalize(x, layer.norm, layer.inputs, inverse, workspace.normed);
+        if (bits >= kInfinityBits) return false;
+        const float largest = largest_of(bits);
+        encode(workspace.normed, layer.inputs, largest, codes);
+        std::memset(codes + layer.inputs, 0, stride - layer.inputs);
+        workspace.step[token] = largest / kLargestCode;
+        workspace.row_sums[token] = sum_of(codes, layer.inputs);
+        if (activity != nullptr) {
+            activity->values += sums.values;
+            activity->squares += sums.squares;
+            observe(codes, layer.inputs, workspace.alive, *activity);
+        }
+    }
+    return true;
+}
+
+inline bool normalize_chunk(const Layer& layer, Workspace& workspace, const float* x, std::size_t x_stride,
+                            std::size_t tokens) {
+    for (std::size_t token = 0; token < tokens; ++token, x += x_stride) {
+        const Sums sums = sums_of(x, layer.inputs);
+        const float inverse = inverse_root_mean_square(sums.squares, layer.inputs);
+        const std::int32_t bits =
+            normalize(x, layer.norm, layer.inputs, inverse, workspace.rows + token * layer.inputs);
+        if (bits >= kInfinityBits) return false;
+    }
+    return true;
+}
+
+// y = finish(layer(norm(x))) for a chunk of tokens.
+template <Finish finish>
+bool apply(const Layer& layer, Workspace& workspace, const float* x, std::size_t x_stride,
+           std::size_t tokens, float* y, Activity* activity = nullptr) {
+    workspace.traffic.weights += blocked_bytes(layer);
+    const std::size_t written = tokens * layer.outputs * (finish == Finish::residual ? 2 : 1);
+    workspace.traffic.activations += sizeof(float) * (tokens * layer.inputs + written);
+    if (layer.kind == Weights::floats) {
+        if (!normalize_chunk(layer, workspace, x, x_stride, tokens)) return false;
+        multiply_rows<finish>(layer, workspace.rows, tokens, y);
+        return true;
+    }
+    if (!quantize_chunk(layer, workspace, x, x_stride, tokens, activity)) return false;
+    multiply_codes<finish>(layer, workspace, tokens, y);
+    return true;
+}
+
+template <class Step>
+bool for_chunks(std::size_t tokens, const Step& step) {
+    for (std::size_t first = 0; first < tokens; first += kChunk)
+        if (!step(first, least(kChunk, tokens - first))) return false;
+    return true;
+}
+
+// ---- attention --------------------------------------------------------------------------------
+
+// Keys and values into panels: lanes are tokens for the scores, columns of a head for the mixture.
+inline void block_keys_and_values(const Network& network, Workspace& workspace) {
+    const std::size_t head_width = network.head_width();
+    const std::size_t stride = padded(network.qkv_width());
+    const std::size_t tokens = padded(network.tokens);
+    const std::size_t columns = padded(head_width);
+    for (std::size_t head = 0; head < network.key_heads; ++head) {
+        const float* key = workspace.qkv + network.width + head * head_width;
+        const float* value = key + network.key_heads * head_width;
+        float* keys = workspace.keys + head * tokens * head_width;
+        float* values = workspace.values + head * tokens * columns;
+        for (std::size_t token = 0; token < network.tokens; ++token, key += stride, value += stride)
+            for (std::size_t k = 0; k < head_width; ++k) {
+                keys[(token / kPanel * head_width + k) * kPanel + token % kPanel] = key[k];
+                values[(k / kPanel * tokens + token) * kPanel + k % kPanel] = value[k];
+            }
+    }
+    workspace.traffic.activations +=
+        2 * sizeof(float) * network.tokens * 2 * network.key_heads * head_width;
+}
+
+// Largest and sum of a row whose length is a multiple of a panel, in an order all instruction sets share.
+MEDLOOP_INLINE float largest_in(const float* row, std::size_t count) {
+    Floats largest[kPieces];
+    for (std::size_t piece = 0; piece < kPieces; ++piece) largest[piece] = load<Floats>(row + piece * kLanes);
+    for (std::size_t i = kPanel; i < count; i += kPanel)
+        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            const Floats value = load<Floats>(row + i + piece * kLanes);
+            largest[piece] = value > largest[piece] ? value : largest[piece];
+        }
+    float lanes[kPanel];
+    std::memcpy(lanes, largest, sizeof lanes);
+    float result = lanes[0];
+    for (std::size_t lane = 1; lane < kPanel; ++lane) result = lanes[lane] > result ? lanes[lane] : result;
+    return result;
+}
+
+// row = exp(row − shift); returns its sum.
+MEDLOOP_INLINE float exponentiate(float* row, std::size_t count, float shift) {
+    Floats sums[kPieces] = {};
+    for (std::size_t i = 0; i < count; i += kPanel)
+        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            float* lanes = row + i + piece * kLanes;
+            const Floats power = exponential(load<Floats>(lanes) - shift);
+            store(lanes, power);
+            sums[piece] += power;
+        }
+    float lanes[kPanel];
+    std::memcpy(lanes, sums, sizeof lanes);
+    for (std::size_t half = kPanel / 2; half > 0; half /= 2)
+        for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
+// Attention of a few queries that share a key head; `mixed` points at each query's place in the output and,
+// in the end, holds the mixture of values.
+template <std::size_t queries>
+MEDLOOP_INLINE void attend(const Network& network, Workspace& workspace, std::size_t key_head,
+                           const float* const (&query)[queries], float* const (&mixed)[queries]) {
+    const std::size_t head_width = network.head_width();
+    const std::size_t tokens = padded(network.tokens);
+    const std::size_t columns = padded(head_width);
+    const float* keys = workspace.keys + key_head * tokens * head_width;
+    const float* values = workspace.values + key_head * tokens * columns;
+    const float scale = 1.0F / ::sqrtf(static_cast<float>(head_width));
+    float largest[queries] = {};
+    float total[queries] = {};
+    float* scores[queries];
+    const float* weights[queries];
+    for (std::size_t i = 0; i < queries; ++i) weights[i] = scores[i] = workspace.scores + i * kKeys;
+    for (std::size_t first = 0; first < network.tokens; first += kKeys) {
+        const std::size_t count = least(kKeys, network.tokens - first);
+        const std::size_t padded_count = padded(count);
+        for (std::size_t key = 0; key < padded_count; key += kPanel) {
+            Floats sums[queries][kPieces] = {};
+            multiply_floats<queries>(query, keys + (first + key) * head_width, head_width, sums);
+            for (std::size_t i = 0; i < queries; ++i)
+                for (std::size_t piece = 0; piece < kPieces; ++piece)
+                    store(scores[i] + key + piece * kLanes, sums[i][piece] * scale);
+        }
+        float shrink[queries];
+        for (std::size_t i = 0; i < queries; ++i) {
+            for (std::size_t key = count; key < padded_count; ++key) scores[i][key] = -INFINITY;
+            const float block_largest = largest_in(scores[i], padded_count);
+            const float before = first == 0 ? block_largest : largest[i];
+            largest[i] = block_largest > before ? block_largest : before;
+            Floats moved = splat(before - largest[i]);
+            moved = exponential(moved);
+            shrink[i] = moved[0];
+            const float block_total = exponentiate(scores[i], padded_count, largest[i]);
+            total[i] = first == 0 ? block_total : total[i] * shrink[i] + block_total;
+        }
+        const bool last = first + kKeys >= network.tokens;
+        for (std::size_t column = 0; column < head_width; column += kPanel) {
+            const std::size_t lanes = least(kPanel, head_width - column);
+            Floats sums[queries][kPieces] = {};
+            if (first != 0)
+                for (std::size_t i = 0; i < queries; ++i) {
+                    float part[kPanel] = {};
+                    std::memcpy(part, mixed[i] + column, lanes * sizeof *part);
+                    for (std::size_t piece = 0; piece < kPieces; ++piece)
+                        sums[i][piece] = load<Floats>(part + piece * kLanes) * shrink[i];
+                }
+            multiply_floats<queries>(weights, values + (column / kPanel * tokens + first) * kPanel,
+                                     padded_count, sums);
+            for (std::size_t i = 0; i < queries; ++i) {
+                if (last)
+                    for (std::size_t piece = 0; piece < kPieces; ++piece) sums[i][piece] /= total[i];
+                std::memcpy(mixed[i] + column, sums[i], lanes * sizeof(float));
+            }
+        }
+    }
+}
+
+// workspace.mixed = the attention of a chunk of tokens, all heads.
+inline void attend_chunk(const Network& network, Workspace& workspace, std::size_t first, std::size_t tokens) {
+    const std::size_t head_width = network.head_width();
+    const std::size_t stride = padded(network.qkv_width());
+    const std::size_t sharing = network.heads / network.key_heads;  // query heads of one key head
+    for (std::size_t key_head = 0; key_head < network.key_heads; ++key_head)
+        for_tiles<Dot::kFloatTile>(tokens * sharing, [&](auto tile, std::size_t row) MEDLOOP_INLINE_LAMBDA {
+            constexpr std::size_t kQueries = decltype(tile)::value;
+            const float* query[kQueries];
+            float* mixed[kQueries];
+            for (std::size_t i = 0; i < kQueries; ++i) {
+                const std::size_t token = (row + i) / sharing;
+                const std::size_t column = (key_head * sharing + (row + i) % sharing) * head_width;
+                query[i] = workspace.qkv + (first + token) * stride + column;
+                mixed[i] = workspace.mixed + token * padded(network.width) + column;
+            }
+            attend<kQueries>(network, workspace, key_head, query, mixed);
+        });
+    const std::size_t cached = 2 * network.key_heads * head_width * network.tokens;
+    workspace.traffic.activations += sizeof(float) * (2 * tokens * network.width + cached);
+}
+
+// ---- network ----------------------------------------------------------------------------------
+
+// The pixels of a chunk of patches as the network sees them; a patch runs row, column, channel.
+inline void gather_patches(const Network& network, const std::uint8_t* image, std::size_t first,
+                           std::size_t tokens, float* rows) {
+    const std::size_t side = network.image_size / network.patch_size;
+    const std::size_t line = network.patch_size * network.channels;
+    for (std::size_t token = first; token < first + tokens; ++token)
+        for (std::size_t row = 0; row < network.patch_size; ++row, rows += line) {
+            const std::size_t top = token / side * network.patch_size + row;
+            const std::uint8_t* pixels =
+                image + (top * network.image_size + token % side * network.patch_size) * network.channels;
+            for (std::size_t i = 0; i < line; ++i) rows[i] = network.intensity[pixels[i]];
+        }
+}
+
+inline void embed_patches(const Network& network, Workspace& workspace, const std::uint8_t* image) {
+    const std::size_t stride = padded(network.width);
+    std::memcpy(workspace.x, network.position, network.tokens * stride * sizeof(float));
+    for_chunks(network.tokens, [&](std::size_t first, std::size_t tokens) {
+        gather_patches(network, image, first, tokens, workspace.rows);
+        multiply_rows<Finish::residual>(network.patch, workspace.rows, tokens, workspace.x + first * stride);
+        workspace.traffic.weights += blocked_bytes(network.patch);
+        return true;
+    });
+    workspace.traffic.activations +=
+        network.tokens * (network.patch_pixels() + 3 * network.width * sizeof(float));
+}
+
+inline bool attention(const Network& network, const Block& block, Workspace& workspace) {
+    const std::size_t stride = padded(network.width);
+    const std::size_t qkv_stride = padded(network.qkv_width());
+    const bool projected = for_chunks(network.tokens, [&](std::size_t first, std::size_t tokens) {
+        return apply<Finish::store>(block.qkv, workspace, workspace.x + first * stride, stride, tokens,
+                                    workspace.qkv + first * qkv_stride);
+    });
+    if (!projected) return false;
+    block_keys_and_values(network, workspace);
+    return for_chunks(network.tokens, [&](std::size_t first, std::size_t tokens) {
+        attend_chunk(network, workspace, first, tokens);
+        return apply<Finish::residual>(block.out, workspace, workspace.mixed, stride, tokens,
+                                       workspace.x + first * stride);
+    });
+}
+
+// x += fc2(GELU(fc1(x))); measures what goes into fc2 on the way.
+inline bool multi_layer_perceptron(const Network& network, const Block& block, Workspace& workspace,
+                                   float* statistics) {
+    const std::size_t stride = padded(network.width);
+    Activity activity{};
+    std::memset(workspace.alive, 0, network.hidden);
+    const bool done = for_chunks(network.tokens, [&](std::size_t first, std::size_t tokens) {
+        float* x = workspace.x + first * stride;
+        return apply<Finish::gelu>(block.fc1, workspace, x, stride, tokens, workspace.hidden) &&
+               apply<Finish::residual>(block.fc2, workspace, workspace.hidden, padded(network.hidden),
+                                       tokens, x, &activity);
+    });
+    const double count = static_cast<double>(network.tokens) * static_cast<double>(network.hidden);
+    std::size_t dead = 0;
+    for (std::size_t i = 0; i < network.hidden; ++i) dead += workspace.alive[i] == 0;
+    const double mean = activity.values / count;
+    const double variance = activity.squares / count - mean * mean;
+    statistics[0] = static_cast<float>(mean);
+    statistics[1] = static_cast<float>(::sqrt(variance < 0.0 ? 0.0 : variance));
+    statistics[2] = static_cast<float>(static_cast<double>(activity.saturated) / count);
+    statistics[3] = static_cast<float>(static_cast<double>(dead) / static_cast<double>(network.hidden));
+    return done;
+}
+
+// LayerNorm of the mean over tokens, into `embedding` (Ba et al., arXiv 1607.06450, equation 4).
+inline void pool(const Network& network, const Workspace& workspace, float* embedding) {
+    const std::size_t stride = padded(network.width);
+    double sum = 0.0;
+    for (std::size_t first = 0; first < network.width; first += kPanel) {
+        double lanes[kPanel] = {};
+        for (std::size_t token = 0; token < network.tokens; ++token)
+            for (std::size_t lane = 0; lane < kPanel; ++lane)
+                lanes[lane] += workspace.x[token * stride + first + lane];
+        for (std::size_t lane = 0; lane < kPanel && first + lane < network.width; ++lane) {
+            const double mean = lanes[lane] / static_cast<double>(network.tokens);
+            embedding[first + lane] = static_cast<float>(mean);
+            sum += mean;
+        }
+    }
+    const double mean = sum / static_cast<double>(network.width);
+    double squares = 0.0;
+    for (std::size_t i = 0; i < network.width; ++i)
+        squares += (embedding[i] - mean) * (embedding[i] - mean);
+    const double inverse = 1.0 / ::sqrt(squares / static_cast<double>(network.width) + kRmsEpsilon);
+    for (std::size_t i = 0; i < network.width; ++i)
+        embedding[i] = static_cast<float>((embedding[i] - mean) * inverse) * network.norm_weight[i] +
+                       network.norm_bias[i];
+}
+
+inline bool all_finite(const float* values, std::size_t count) {
+    std::int32_t largest = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        std::int32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest < kInfinityBits;
+}
+
+bool forward(const Network& network, Workspace& workspace, const std::uint8_t* image, const Outputs& outputs) {
+    embed_patches(network, workspace, image);
+    for (std::size_t index = 0; index < network.depth; ++index) {
+        const Block& block = network.blocks[index];
+        float* statistics = outputs.statistics + index * kStatistics;
+        if (!attention(network, block, workspace)) return false;
+        if (!multi_layer_perceptron(network, block, workspace, statistics)) return false;
+    }
+    pool(network, workspace, outputs.embedding);
+    // The logits are padded to whole panels; the workspace has a row for them.
+    multiply_rows<Finish::store>(network.head, outputs.embedding, 1, workspace.logits);
+    std::memcpy(outputs.logits, workspace.logits, network.classes * sizeof(float));
+    workspace.traffic.weights += blocked_bytes(network.head);
+    return all_finite(outputs.embedding, network.width) && all_finite(outputs.logits, network.classes);
+}
+
+}  // namespace
+}  // namespace medloop
