@@ -123,7 +123,7 @@ struct CompiledNetwork::Worker {
         w.mixed = floats(chunk * padded(network.width));
         w.hidden = floats(chunk * padded(network.hidden));
         w.rows = floats(chunk * widest);
-        w.normed = floats(widest);
+        w.normed = floats(rounded(widest, kGroup));
         w.scores = floats(kMostTile * kKeys);
         w.step = floats(chunk);
         w.logits = floats(padded(network.classes));

@@ -1,13 +1,20 @@
 // Vectors as wide as the instruction set, and the arithmetic on them. The including file defines `kLanes`.
 //
-// Floating point: one rounding an operation (the build forbids contraction into fused multiply-add), and
-// sums run in an order that does not depend on the number of lanes, so that every processor gives the same
-// bits. All names have internal linkage and no standard template is used: code built with AVX2 flags must
+// Floating point: every processor gives the same bits. The build forbids contraction, so that there is one
+// rounding an operation, as in reference.py; where a fused multiply-add is meant, `multiply_add` says so, and
+// is emulated exactly on processors without one; and sums run in an order that does not depend on the number
+// of lanes. All names have internal linkage and no standard template is used: code built with AVX2 flags must
 // never be the copy that the linker keeps for a processor without AVX2.
 #pragma once
 
 #include <cmath>
 #include <cstring>
+
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #include "ternary_linear.h"
 
@@ -36,6 +43,86 @@ MEDLOOP_INLINE void store(void* target, const Vector& vector) {
 
 MEDLOOP_INLINE Floats splat(float value) { return value - Floats{}; }
 
+#if defined(__AVX512F__)
+
+MEDLOOP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+#elif defined(__FMA__)
+
+MEDLOOP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+
+#elif defined(__aarch64__) && !defined(MEDLOOP_EMULATE_VNNI)
+
+MEDLOOP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+
+#else
+
+// a · b + c with one rounding. The product of two floats is exact in double; the sum is rounded to odd there
+// (its last bit says that something was lost), after which rounding to float is right: Boldo and Melquiond,
+// Emulation of a FMA and correctly rounded sums (IEEE Transactions on Computers, 2008).
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+    typedef double Doubles __attribute__((vector_size(8 * kLanes)));
+    typedef std::int64_t Longs __attribute__((vector_size(8 * kLanes)));
+    const Doubles product = __builtin_convertvector(a, Doubles) * __builtin_convertvector(b, Doubles);
+    const Doubles addend = __builtin_convertvector(c, Doubles);
+    const Doubles sum = product + addend;
+    const Doubles part = sum - product;
+    const Doubles lost = (product - (sum - part)) + (addend - part);  // exact: Knuth's two-sum
+    const Longs bits = load<Longs>(&sum);
+    const Longs outwards = (lost > 0.0) == (sum > 0.0);  // all bits set where the magnitude is too small
+    const Longs inexact = (lost != 0.0) & ((bits & 1) == 0);
+    const Longs odd = bits + (inexact & ((outwards & 2) - 1));
+    return __builtin_convertvector(load<Doubles>(&odd), Floats);
+}
+
+#endif
+
+// The larger and the smaller of two lanes: one instruction, where the compiler would compare and select.
+MEDLOOP_INLINE Floats larger(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__FMA__)
+    return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
+MEDLOOP_INLINE Floats smaller(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__FMA__)
+    return (Floats)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+// The low bytes of a panel's lanes, which hold -128 … 127.
+MEDLOOP_INLINE void store_bytes(std::int8_t* target, const Ints (&lanes)[kPieces]) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm512_cvtepi32_epi8((__m512i)lanes[0]));
+#elif defined(__FMA__)
+    const __m256i interleaved = _mm256_packs_epi32((__m256i)lanes[0], (__m256i)lanes[1]);
+    const __m256i pairs = _mm256_permute4x64_epi64(interleaved, 0xd8);
+    store(target, _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+#else
+    std::int32_t values[kPanel];
+    std::memcpy(values, lanes, sizeof values);
+    for (std::size_t i = 0; i < kPanel; ++i) target[i] = static_cast<std::int8_t>(values[i]);
+#endif
+}
+
+MEDLOOP_INLINE Floats multiply_add(Floats a, Floats b, float c) { return multiply_add(a, b, splat(c)); }
+MEDLOOP_INLINE Floats multiply_add(Floats a, float b, float c) { return multiply_add(a, splat(b), splat(c)); }
+MEDLOOP_INLINE Floats multiply_add(Floats a, float b, Floats c) { return multiply_add(a, splat(b), c); }
+
 template <std::size_t count>
 struct Count {
     static constexpr std::size_t value = count;
@@ -63,7 +150,7 @@ MEDLOOP_INLINE void multiply_floats(const float* const (&rows)[tokens], const fl
         for (std::size_t token = 0; token < tokens; ++token) {
             const Floats value = splat(rows[token][k]);
             for (std::size_t piece = 0; piece < kPieces; ++piece)
-                total[token][piece] += value * weights[piece];
+                total[token][piece] = multiply_add(value, weights[piece], total[token][piece]);
         }
     }
     for (std::size_t token = 0; token < tokens; ++token)
@@ -77,46 +164,47 @@ constexpr std::int32_t kRounderBits = 0x4b400000;
 
 // exp(x) for x <= 0, within 2e-7 relative; below -87, where float32 ends, it stays at exp(-87).
 // x = n · ln 2 + r, exp(x) = 2^n · exp(r), and a polynomial for exp(r) on |r| <= ln 2 / 2 (Moshier's Cephes).
+// Polynomials here are summed in pairs of powers (Estrin's scheme): half as long a chain as Horner's.
 MEDLOOP_INLINE Floats exponential(Floats x) {
-    x = x < -87.0F ? splat(-87.0F) : x;
-    const Floats shifted = x * 1.44269504F + kRounder;
+    x = larger(x, splat(-87.0F));
+    const Floats shifted = multiply_add(x, 1.44269504F, kRounder);
     const Ints power = load<Ints>(&shifted) - kRounderBits;
     const Floats n = shifted - kRounder;
-    const Floats r = x - n * 0.693359375F - n * -2.12194440e-4F;
-    Floats y = splat(1.9875691500e-4F);
-    y = y * r + 1.3981999507e-3F;
-    y = y * r + 8.3334519073e-3F;
-    y = y * r + 4.1665795894e-2F;
-    y = y * r + 1.6666665459e-1F;
-    y = y * r + 5.0000001201e-1F;
-    y = y * r * r + r + 1.0F;
+    const Floats r = multiply_add(n, 2.12194440e-4F, multiply_add(n, -0.693359375F, x));
+    const Floats r2 = r * r;
+    const Floats high = multiply_add(r, 1.9875691500e-4F, 1.3981999507e-3F);
+    const Floats middle = multiply_add(r, 8.3334519073e-3F, 4.1665795894e-2F);
+    const Floats low = multiply_add(r, 1.6666665459e-1F, 5.0000001201e-1F);
+    const Floats tail = multiply_add(multiply_add(high, r2, middle), r2, low);
+    const Floats y = multiply_add(tail, r2, r + 1.0F);
     const Ints bits = load<Ints>(&y) + (power << 23);
     return load<Floats>(&bits);
+}
+
+// a0 + a1 s + … + a5 s⁵
+MEDLOOP_INLINE Floats polynomial(Floats s, Floats s2, Floats s4, float a0, float a1, float a2, float a3,
+                                 float a4, float a5) {
+    const Floats low = multiply_add(multiply_add(s, a3, a2), s2, multiply_add(s, a1, a0));
+    return multiply_add(multiply_add(s, a5, a4), s4, low);
 }
 
 // erf as a ratio of polynomials in x², error below 5e-7; benchmarks/kernels/fit_erf.py derives it.
 // The C library's erf is a call an element, and this is a quarter of the network's time otherwise.
 MEDLOOP_INLINE Floats error_function(Floats x) {
-    x = x < -4.0F ? splat(-4.0F) : x;
-    x = x > 4.0F ? splat(4.0F) : x;
+    x = smaller(larger(x, splat(-4.0F)), splat(4.0F));
     const Floats s = x * x;
-    Floats above = splat(1.97483882e-06F);
-    above = above * s + 2.88035633e-04F;
-    above = above * s + 4.00346937e-03F;
-    above = above * s + 5.34669459e-02F;
-    above = above * s + 1.96245089e-01F;
-    above = above * s + 1.12837899e+00F;
-    Floats below = splat(3.74806441e-05F);
-    below = below * s + 1.21631334e-03F;
-    below = below * s + 1.54440766e-02F;
-    below = below * s + 1.16474800e-01F;
-    below = below * s + 5.07248819e-01F;
-    below = below * s + 1.0F;
+    const Floats s2 = s * s;
+    const Floats s4 = s2 * s2;
+    const Floats above = polynomial(s, s2, s4, 1.12837899e+00F, 1.96245089e-01F, 5.34669459e-02F,
+                                    4.00346937e-03F, 2.88035633e-04F, 1.97483882e-06F);
+    const Floats below = polynomial(s, s2, s4, 1.0F, 5.07248819e-01F, 1.16474800e-01F, 1.54440766e-02F,
+                                    1.21631334e-03F, 3.74806441e-05F);
     return x * above / below;
 }
 
 MEDLOOP_INLINE Floats gaussian_error_linear_unit(Floats x) {
-    return 0.5F * x * (1.0F + error_function(x * 0.70710678F));
+    const Floats half = 0.5F * x;
+    return multiply_add(half, error_function(x * 0.70710678F), half);
 }
 
 // ---- RMS norm and int8 codes ------------------------------------------------------------------
@@ -130,17 +218,26 @@ struct Sums {
     double values, squares;
 };
 
-// Σ x and Σ x², in double and in eight partial sums, which the compiler turns into vectors.
+typedef double FourDoubles __attribute__((vector_size(32)));
+
+MEDLOOP_INLINE FourDoubles four_doubles(const float* x) {
+#if defined(__FMA__)
+    return (FourDoubles)_mm256_cvtps_pd(_mm_loadu_ps(x));
+#else
+    return FourDoubles{x[0], x[1], x[2], x[3]};
+#endif
+}
+
+// Σ x² and, where monitoring asks for it, Σ x: in double and in eight partial sums, which the compiler turns into vectors.
+template <bool values_too>
 inline Sums sums_of(const float* x, std::size_t count) {
-    typedef double Doubles __attribute__((vector_size(32)));
-    typedef float Quarter __attribute__((vector_size(16)));
-    Doubles values[2] = {};
-    Doubles squares[2] = {};
+    FourDoubles values[2] = {};
+    FourDoubles squares[2] = {};
     std::size_t i = 0;
     for (; i + 8 <= count; i += 8)
         for (std::size_t half = 0; half < 2; ++half) {
-            const Doubles value = __builtin_convertvector(load<Quarter>(x + i + 4 * half), Doubles);
-            values[half] += value;
+            const FourDoubles value = four_doubles(x + i + 4 * half);
+            if (values_too) values[half] += value;
             squares[half] += value * value;
         }
     Sums sums{};
@@ -151,7 +248,7 @@ inline Sums sums_of(const float* x, std::size_t count) {
         }
     for (; i < count; ++i) {
         const double value = x[i];
-        sums.values += value;
+        if (values_too) sums.values += value;
         sums.squares += value * value;
     }
     return sums;
@@ -195,6 +292,25 @@ inline void encode(const float* normed, std::size_t count, float largest, std::i
         std::memcpy(&bits, &shifted, sizeof bits);
         codes[i] = static_cast<std::int8_t>(bits - kRounderBits);
     }
+}
+
+// The same for whole panels of columns; returns the sum of the codes.
+inline std::int32_t encode_panels(const float* normed, std::size_t count, float largest, std::int8_t* codes) {
+    const float factor = kLargestCode / largest;
+    Ints sums[kPieces] = {};
+    for (std::size_t first = 0; first < count; first += kPanel) {
+        Ints values[kPieces];
+        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            const Floats shifted = load<Floats>(normed + first + piece * kLanes) * factor + kRounder;
+            values[piece] = load<Ints>(&shifted) - kRounderBits;
+            sums[piece] += values[piece];
+        }
+        store_bytes(codes + first, values);
+    }
+    std::int32_t sum = 0;
+    for (std::size_t piece = 0; piece < kPieces; ++piece)
+        for (std::size_t lane = 0; lane < kLanes; ++lane) sum += sums[piece][lane];
+    return sum;
 }
 
 inline std::int32_t sum_of(const std::int8_t* codes, std::size_t count) {

@@ -22,6 +22,7 @@
 namespace medloop {
 
 constexpr std::size_t kGroup = 4 * kQuad;  // columns that one byte of blocked ternary weights covers
+static_assert(kGroup == kPanel);           // so that rows padded to panels are padded to groups
 constexpr std::size_t kChunk = 64;         // tokens that go through a layer together: they stay in L2
 constexpr std::size_t kKeys = 128;         // keys whose scores are held at a time
 constexpr std::size_t kMostTile = 16;      // tokens that any instruction set computes side by side
@@ -75,7 +76,7 @@ struct Workspace {
     float* mixed;            // (chunk, padded(D))
     float* hidden;           // (chunk, padded(H))
     float* rows;             // (chunk, widest K): float inputs of a layer in full precision
-    float* normed;           // (widest K,)
+    float* normed;           // (widest K rounded to a group,)
     float* scores;           // (kMostTile, kKeys)
     float* step;             // (chunk,)
     float* logits;           // (padded(N),)

@@ -32,6 +32,17 @@ inline std::size_t blocked_bytes(const Layer& layer) {
     return 0;
 }
 
+inline bool all_finite(const float* values, std::size_t count) {
+    std::int32_t largest = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        std::int32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest < kInfinityBits;
+}
+
 // ---- output edge ------------------------------------------------------------------------------
 
 enum class Finish { store, gelu, residual };
@@ -48,6 +59,12 @@ MEDLOOP_INLINE void finish_outputs(const Floats (&values)[kPieces], float* targe
 }
 
 // ---- products ---------------------------------------------------------------------------------
+
+// Asks for bytes that are needed soon: the next panel's weights while this one's are multiplied.
+inline void fetch_ahead(const std::uint8_t* bytes, std::size_t count) {
+    constexpr std::size_t kLine = 64;
+    for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(bytes + i);
+}
 
 // Four quads of a group from one byte a weight quartet: a shift and a mask each.
 inline void decode(const std::uint8_t* blocked, std::size_t groups, std::uint8_t* panel) {
@@ -73,6 +90,7 @@ void multiply_codes(const Layer& layer, Workspace& workspace, std::size_t tokens
             decode(weights, stride / kGroup, workspace.panel);
             panel = workspace.panel;
             weights += panel_bytes / 4;
+            fetch_ahead(weights, panel_bytes / 4);
         } else {
             weights += panel_bytes;
         }
@@ -149,15 +167,14 @@ inline bool quantize_chunk(const Layer& layer, Workspace& workspace, const float
     const std::size_t stride = rounded(layer.inputs, kGroup);
     for (std::size_t token = 0; token < tokens; ++token, x += x_stride) {
         std::int8_t* codes = workspace.codes + token * stride;
-        const Sums sums = sums_of(x, layer.inputs);
+        const Sums sums = activity == nullptr ? sums_of<false>(x, layer.inputs) : sums_of<true>(x, layer.inputs);
         const float inverse = inverse_root_mean_square(sums.squares, layer.inputs);
         const std::int32_t bits = normalize(x, layer.norm, layer.inputs, inverse, workspace.normed);
         if (bits >= kInfinityBits) return false;
         const float largest = largest_of(bits);
-        encode(workspace.normed, layer.inputs, largest, codes);
-        std::memset(codes + layer.inputs, 0, stride - layer.inputs);
+        for (std::size_t k = layer.inputs; k < stride; ++k) workspace.normed[k] = 0.0F;
         workspace.step[token] = largest / kLargestCode;
-        workspace.row_sums[token] = sum_of(codes, layer.inputs);
+        workspace.row_sums[token] = encode_panels(workspace.normed, stride, largest, codes);
         if (activity != nullptr) {
             activity->values += sums.values;
             activity->squares += sums.squares;
@@ -170,7 +187,7 @@ inline bool quantize_chunk(const Layer& layer, Workspace& workspace, const float
 inline bool normalize_chunk(const Layer& layer, Workspace& workspace, const float* x, std::size_t x_stride,
                             std::size_t tokens) {
     for (std::size_t token = 0; token < tokens; ++token, x += x_stride) {
-        const Sums sums = sums_of(x, layer.inputs);
+        const Sums sums = sums_of<false>(x, layer.inputs);
         const float inverse = inverse_root_mean_square(sums.squares, layer.inputs);
         const std::int32_t bits =
             normalize(x, layer.norm, layer.inputs, inverse, workspace.rows + token * layer.inputs);
@@ -233,7 +250,7 @@ MEDLOOP_INLINE float largest_in(const float* row, std::size_t count) {
     for (std::size_t i = kPanel; i < count; i += kPanel)
         for (std::size_t piece = 0; piece < kPieces; ++piece) {
             const Floats value = load<Floats>(row + i + piece * kLanes);
-            largest[piece] = value > largest[piece] ? value : largest[piece];
+            largest[piece] = larger(value, largest[piece]);
         }
     float lanes[kPanel];
     std::memcpy(lanes, largest, sizeof lanes);
@@ -308,8 +325,8 @@ MEDLOOP_INLINE void attend(const Network& network, Workspace& workspace, std::si
                     for (std::size_t piece = 0; piece < kPieces; ++piece)
                         sums[i][piece] = load<Floats>(part + piece * kLanes) * shrink[i];
                 }
-            multiply_floats<queries>(weights, values + (column / kPanel * tokens + first) * kPanel,
-                                     padded_count, sums);
+            multiply_floats<queries>(weights, values + (column / kPanel * tokens + first) * kPanel, count,
+                                     sums);
             for (std::size_t i = 0; i < queries; ++i) {
                 if (last)
                     for (std::size_t piece = 0; piece < kPieces; ++piece) sums[i][piece] /= total[i];
@@ -377,7 +394,8 @@ inline bool attention(const Network& network, const Block& block, Workspace& wor
         return apply<Finish::store>(block.qkv, workspace, workspace.x + first * stride, stride, tokens,
                                     workspace.qkv + first * qkv_stride);
     });
-    if (!projected) return false;
+    // The softmax's shift and bounds would hide them.
+    if (!projected || !all_finite(workspace.qkv, network.tokens * qkv_stride)) return false;
     block_keys_and_values(network, workspace);
     return for_chunks(network.tokens, [&](std::size_t first, std::size_t tokens) {
         attend_chunk(network, workspace, first, tokens);
@@ -433,17 +451,6 @@ inline void pool(const Network& network, const Workspace& workspace, float* embe
     for (std::size_t i = 0; i < network.width; ++i)
         embedding[i] = static_cast<float>((embedding[i] - mean) * inverse) * network.norm_weight[i] +
                        network.norm_bias[i];
-}
-
-inline bool all_finite(const float* values, std::size_t count) {
-    std::int32_t largest = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        std::int32_t bits;
-        std::memcpy(&bits, values + i, sizeof bits);
-        bits &= 0x7fffffff;
-        largest = bits > largest ? bits : largest;
-    }
-    return largest < kInfinityBits;
 }
 
 bool forward(const Network& network, Workspace& workspace, const std::uint8_t* image, const Outputs& outputs) {

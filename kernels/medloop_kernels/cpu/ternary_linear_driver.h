@@ -23,7 +23,7 @@ bool quantize(const float* x, const float* norm_weight, std::size_t tokens, std:
             each(first, inputs - first < kStrip ? inputs - first : kStrip);
     };
     for (std::size_t token = 0; token < tokens; ++token, x += inputs, codes += inputs) {
-        const float inverse = inverse_root_mean_square(sums_of(x, inputs).squares, inputs);
+        const float inverse = inverse_root_mean_square(sums_of<false>(x, inputs).squares, inputs);
         std::int32_t largest_bits = 0;
         for_strips([&](std::size_t first, std::size_t count) {
             const std::int32_t bits = normalize(x + first, norm_weight + first, count, inverse, normed);

@@ -24,6 +24,8 @@ from torch.nn import functional
 LOGIT_TOLERANCE = 0.02
 # Without a border nearby, only the float32 roundings of some forty operations remain.
 ROUNDING_TOLERANCE = 2e-5
+# A share moves by one code of some ten thousand, or one channel of the narrowest network's 99.
+STATISTICS_TOLERANCE = 0.011
 
 ARCHITECTURES = {
     "ward-28-grey": ward(28, 1, ("normal", "opacity")),
@@ -93,11 +95,13 @@ def test_engine_agrees_with_torch(package, backend):
 
 
 def test_back_ends_agree_with_each_other(package):
-    images = images_for(package.architecture, 4)
+    images = images_for(package.architecture, 12)
     outputs = [Engine(package, backend)(images) for backend in available()]
     for output in outputs[1:]:
         np.testing.assert_allclose(output.logits, outputs[0].logits, atol=LOGIT_TOLERANCE)
-        assert np.median(np.abs(output.logits - outputs[0].logits)) < ROUNDING_TOLERANCE
+        np.testing.assert_allclose(output.blocks, outputs[0].blocks, atol=STATISTICS_TOLERANCE)
+        # In a part of the images no code lies on a border, and then only roundings remain.
+        assert np.quantile(np.abs(output.logits - outputs[0].logits), 0.25) < ROUNDING_TOLERANCE
 
 
 def test_instruction_sets_give_the_same_bits(package):
