@@ -48,10 +48,10 @@ class Engine:
     def __init__(self, package: ModelPackage, backend: Backend | None = None) -> None:
         self.architecture: Architecture = package.architecture
         self.kernels = backend or select()
-        self._layers: PackedNetwork = read_network(package.packed, self.architecture)
+        self.layers: PackedNetwork = read_network(package.packed, self.architecture)
         self.compiled: CompiledNetwork | None = None
         if self.kernels.compile is not None:
-            self.compiled = self.kernels.compile(self._layers.weights(), threads())
+            self.compiled = self.kernels.compile(self.layers.weights(), threads())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class Engine:
         images_BHWC = np.ascontiguousarray(self._with_channels(images))
         if self.compiled is not None:
             return self.compiled(images_BHWC)
-        output = run_stepwise(self._layers, images_BHWC, self.kernels)
+        output = run_stepwise(self.layers, images_BHWC, self.kernels)
         if not (np.isfinite(output.embedding).all() and np.isfinite(output.logits).all()):
             raise NonFiniteInput("an activation is NaN or infinite: the weights of this network are damaged.")
         return output

@@ -153,6 +153,12 @@ std::tuple<double, double> peak_of(const Variant& variant) {
     return {peak.integer, peak.floating};
 }
 
+double time_product_of(const Variant& variant, const BlockedLayer& layer, std::size_t tokens,
+                       std::size_t rounds) {
+    const nb::gil_scoped_release release;
+    return time_product(variant, layer, tokens, rounds);
+}
+
 // What this processor runs, best first.
 std::vector<const Variant*> variants() {
     std::vector<const Variant*> usable;
@@ -178,7 +184,8 @@ NB_MODULE(_ternary, module) {
         .def("ternary_linear", &medloop::linear, "codes"_a.noconvert(), "step"_a.noconvert(),
              "packed"_a.noconvert(), "scale"_a.noconvert(), "bias"_a.noconvert(), "gelu"_a,
              "y"_a.noconvert())
-        .def("peak", &medloop::peak_of);
+        .def("peak", &medloop::peak_of)
+        .def("time_product", &medloop::time_product_of, "layer"_a, "tokens"_a, "rounds"_a);
     nb::class_<medloop::BlockedLayer>(module, "Layer")
         .def_static("ternary", &medloop::ternary_layer, "packed"_a.noconvert(), "inputs"_a,
                     "norm"_a.noconvert().none(), "scale"_a.noconvert(), "bias"_a.noconvert())

@@ -321,4 +321,32 @@ Peak measure_peak(const Variant& variant) {
     return {best_rate(variant.integer_rounds), best_rate(variant.floating_rounds)};
 }
 
+double time_product(const Variant& variant, const BlockedLayer& layer, std::size_t tokens,
+                    std::size_t rounds) {
+    if (tokens == 0 || tokens > kChunk || rounds == 0 || layer.view().kind == Weights::floats)
+        throw std::invalid_argument("time a quantized layer, on 1 to 64 tokens, at least once.");
+    const std::size_t stride = rounded(layer.inputs(), kGroup);
+    const Buffer<std::int8_t> codes(tokens * stride);
+    for (std::size_t i = 0; i < tokens * stride; ++i)
+        codes.data()[i] = static_cast<std::int8_t>(static_cast<int>(i * 37 % 255) - 127);
+    const Buffer<std::int32_t> row_sums(tokens);
+    const Buffer<float> step(tokens);
+    const Buffer<std::uint8_t> panel(stride * kPanel);
+    const Buffer<float> y(tokens * padded(layer.outputs()));
+    Workspace workspace{};
+    workspace.codes = codes.data();
+    workspace.row_sums = row_sums.data();
+    workspace.step = step.data();
+    workspace.panel = panel.data();
+    const Layer view = layer.view();
+    std::vector<double> seconds;
+    for (std::size_t round = 0; round < rounds; ++round) {
+        const auto start = std::chrono::steady_clock::now();
+        variant.product(view, workspace, tokens, y.data());
+        seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+    return seconds[seconds.size() / 2];
+}
+
 }  // namespace medloop

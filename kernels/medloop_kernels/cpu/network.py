@@ -54,7 +54,7 @@ class Network:
                     measures.hidden,
                     measures.classes,
                 ),
-                [_layer(layer) for layer in layers],
+                [layer_of(layer) for layer in layers],
                 weights.position,
                 weights.norm_weight,
                 weights.norm_bias,
@@ -95,7 +95,13 @@ class Network:
         return self._native.workspace_bytes
 
 
-def _layer(linear: LinearWeights) -> _ternary.Layer:
+def layer_of(linear: LinearWeights) -> _ternary.Layer:
+    """A linear, copied and blocked.
+
+    Raises:
+        ShapeError: its vectors don't fit its weights.
+        LayoutError: its weights are of no known kind, or damaged.
+    """
     weights = linear.weights
     if weights.dtype == np.float32:
         return _ternary.Layer.full(weights, linear.norm, linear.bias)

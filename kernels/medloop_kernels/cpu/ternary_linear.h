@@ -38,6 +38,7 @@ struct Epilogue {
     bool gelu;
 };
 
+struct Layer;
 struct Network;
 struct Workspace;
 struct Outputs;
@@ -52,6 +53,8 @@ struct Variant {
     // One image (rows, columns, channels) through the network; false if an activation is NaN or infinite.
     bool (*forward)(const Network& network, Workspace& workspace, const std::uint8_t* image,
                     const Outputs& outputs);
+    // The product of a layer alone, on codes that lie in the workspace: what a benchmark compares with the peak.
+    void (*product)(const Layer& layer, Workspace& workspace, std::size_t tokens, float* y);
     // Nothing but multiply-accumulates on fixed registers, int8 and float, for a clock around them; returns
     // how many were done, 0 where no single instruction does the work.
     double (*integer_rounds)(std::size_t rounds);

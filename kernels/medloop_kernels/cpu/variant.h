@@ -8,7 +8,8 @@ namespace medloop {
 namespace {
 
 constexpr Variant variant_named(const char* name) {
-    return Variant{name, quantize, matmul, linear, forward, Dot::integer_rounds, Dot::floating_rounds};
+    return Variant{name,    quantize,        matmul, linear, forward, multiply_codes<Finish::store>,
+                   Dot::integer_rounds, Dot::floating_rounds};
 }
 
 }  // namespace
