@@ -1,4 +1,4 @@
-"""What a benchmark measures and how: calls alternate, medians are compared, a ratio above 1 means ours is faster."""
+"""What a benchmark measures and how: calls alternate, medians are compared, above 1 means ours is faster."""
 
 from __future__ import annotations
 

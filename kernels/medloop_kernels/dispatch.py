@@ -84,8 +84,8 @@ def _reason(backend: Backend) -> str:
     """What a back end runs on, and why not on something better."""
     if backend.name != "cpu":
         return f"runs on {backend.variant}"
-    lacking = [name for name in cpu.FASTER_FIRST[: cpu.FASTER_FIRST.index(backend.variant)]]
-    native = [name for name in lacking if name in cpu.of_this_architecture()]
+    faster = cpu.FASTER_FIRST[: cpu.FASTER_FIRST.index(backend.variant)]
+    native = [name for name in faster if name in cpu.of_this_architecture()]
     without = f": this processor or build has no {' or '.join(native)}" if native else ""
     others = [name for name in cpu.variant_names() if name != backend.variant]
     choices = f"; cpu:{' and cpu:'.join(others)} can be chosen" if others else ""

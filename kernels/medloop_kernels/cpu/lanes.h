@@ -181,30 +181,36 @@ MEDLOOP_INLINE Floats exponential(Floats x) {
     return load<Floats>(&bits);
 }
 
-// a0 + a1 s + … + a5 s⁵
-MEDLOOP_INLINE Floats polynomial(Floats s, Floats s2, Floats s4, float a0, float a1, float a2, float a3,
-                                 float a4, float a5) {
-    const Floats low = multiply_add(multiply_add(s, a3, a2), s2, multiply_add(s, a1, a0));
-    return multiply_add(multiply_add(s, a5, a4), s4, low);
-}
-
 // erf as a ratio of polynomials in x², error below 5e-7; benchmarks/kernels/fit_erf.py derives it.
 // The C library's erf is a call an element, and this is a quarter of the network's time otherwise.
-MEDLOOP_INLINE Floats error_function(Floats x) {
-    x = smaller(larger(x, splat(-4.0F)), splat(4.0F));
-    const Floats s = x * x;
-    const Floats s2 = s * s;
-    const Floats s4 = s2 * s2;
-    const Floats above = polynomial(s, s2, s4, 1.12837899e+00F, 1.96245089e-01F, 5.34669459e-02F,
-                                    4.00346937e-03F, 2.88035633e-04F, 1.97483882e-06F);
-    const Floats below = polynomial(s, s2, s4, 1.0F, 5.07248819e-01F, 1.16474800e-01F, 1.54440766e-02F,
-                                    1.21631334e-03F, 3.74806441e-05F);
-    return x * above / below;
-}
+constexpr float kErfAbove[6] = {1.12837899e+00F, 1.96245089e-01F, 5.34669459e-02F,
+                                4.00346937e-03F, 2.88035633e-04F, 1.97483882e-06F};
+constexpr float kErfBelow[6] = {1.0F,            5.07248819e-01F, 1.16474800e-01F,
+                                1.54440766e-02F, 1.21631334e-03F, 3.74806441e-05F};
 
-MEDLOOP_INLINE Floats gaussian_error_linear_unit(Floats x) {
-    const Floats half = 0.5F * x;
-    return multiply_add(half, error_function(x * 0.70710678F), half);
+// The Gaussian error linear unit of some vectors in step with each other, so that one's latency hides behind
+// the others and each constant is loaded once for all.
+template <std::size_t count>
+MEDLOOP_INLINE void gaussian_error_linear_units(Floats (&x)[count]) {
+    Floats scaled[count], s[count], s2[count], above[count], below[count];
+    for (std::size_t i = 0; i < count; ++i)
+        scaled[i] = smaller(larger(x[i] * 0.70710678F, splat(-4.0F)), splat(4.0F));
+    for (std::size_t i = 0; i < count; ++i) s[i] = scaled[i] * scaled[i];
+    for (std::size_t i = 0; i < count; ++i) s2[i] = s[i] * s[i];
+    // a0 + a1 s + … + a5 s⁵ = ((a5 s + a4) s² + (a3 s + a2)) s² + (a1 s + a0)
+    const auto polynomial = [&](const float (&a)[6], Floats (&sum)[count]) MEDLOOP_INLINE_LAMBDA {
+        for (std::size_t i = 0; i < count; ++i) sum[i] = multiply_add(s[i], a[5], a[4]);
+        for (std::size_t i = 0; i < count; ++i)
+            sum[i] = multiply_add(sum[i], s2[i], multiply_add(s[i], a[3], a[2]));
+        for (std::size_t i = 0; i < count; ++i)
+            sum[i] = multiply_add(sum[i], s2[i], multiply_add(s[i], a[1], a[0]));
+    };
+    polynomial(kErfAbove, above);
+    polynomial(kErfBelow, below);
+    for (std::size_t i = 0; i < count; ++i) {
+        const Floats half = 0.5F * x[i];
+        x[i] = multiply_add(half, scaled[i] * above[i] / below[i], half);
+    }
 }
 
 // ---- RMS norm and int8 codes ------------------------------------------------------------------

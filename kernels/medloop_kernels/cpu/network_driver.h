@@ -49,11 +49,11 @@ enum class Finish { store, gelu, residual };
 
 // Sixteen outputs of one token, at `target`.
 template <Finish finish>
-MEDLOOP_INLINE void finish_outputs(const Floats (&values)[kPieces], float* target) {
+MEDLOOP_INLINE void finish_outputs(Floats (&values)[kPieces], float* target) {
+    if constexpr (finish == Finish::gelu) gaussian_error_linear_units(values);
     for (std::size_t piece = 0; piece < kPieces; ++piece) {
         float* lanes = target + piece * kLanes;
-        if constexpr (finish == Finish::store) store(lanes, values[piece]);
-        if constexpr (finish == Finish::gelu) store(lanes, gaussian_error_linear_unit(values[piece]));
+        if constexpr (finish != Finish::residual) store(lanes, values[piece]);
         if constexpr (finish == Finish::residual) store(lanes, load<Floats>(lanes) + values[piece]);
     }
 }

@@ -111,12 +111,11 @@ void linear(const Product& product, const Epilogue& epilogue, float* y) {
         std::memcpy(scale, epilogue.scale + output, lanes * sizeof *scale);
         std::memcpy(bias, epilogue.bias + output, lanes * sizeof *bias);
         Floats values[kPieces];
-        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+        for (std::size_t piece = 0; piece < kPieces; ++piece)
             values[piece] = __builtin_convertvector(panel_sums[piece], Floats) * epilogue.step[token] *
                                 load<Floats>(scale + piece * kLanes) +
                             load<Floats>(bias + piece * kLanes);
-            if (epilogue.gelu) values[piece] = gaussian_error_linear_unit(values[piece]);
-        }
+        if (epilogue.gelu) gaussian_error_linear_units(values);
         std::memcpy(y + token * product.outputs + output, values, lanes * sizeof *y);
     });
 }
