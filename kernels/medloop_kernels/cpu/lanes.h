@@ -313,9 +313,11 @@ inline std::int32_t encode_panels(const float* normed, std::size_t count, float 
         }
         store_bytes(codes + first, values);
     }
+    for (std::size_t piece = 1; piece < kPieces; ++piece) sums[0] += sums[piece];
+    std::int32_t lanes[kLanes];
+    store(lanes, sums[0]);
     std::int32_t sum = 0;
-    for (std::size_t piece = 0; piece < kPieces; ++piece)
-        for (std::size_t lane = 0; lane < kLanes; ++lane) sum += sums[piece][lane];
+    for (std::size_t lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
     return sum;
 }
 

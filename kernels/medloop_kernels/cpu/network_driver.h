@@ -165,21 +165,26 @@ inline void observe(const std::int8_t* codes, std::size_t count, std::uint8_t* a
 inline bool quantize_chunk(const Layer& layer, Workspace& workspace, const float* x, std::size_t x_stride,
                            std::size_t tokens, Activity* activity) {
     const std::size_t stride = rounded(layer.inputs, kGroup);
-    for (std::size_t token = 0; token < tokens; ++token, x += x_stride) {
+    // All tokens' norms first: a root and a quotient take long, and wait for nothing but their own row.
+    for (std::size_t token = 0; token < tokens; ++token) {
+        const float* row = x + token * x_stride;
+        const Sums sums = activity == nullptr ? sums_of<false>(row, layer.inputs) : sums_of<true>(row, layer.inputs);
+        workspace.step[token] = inverse_root_mean_square(sums.squares, layer.inputs);
+        if (activity != nullptr) {
+            activity->values += sums.values;
+            activity->squares += sums.squares;
+        }
+    }
+    for (std::size_t token = 0; token < tokens; ++token) {
         std::int8_t* codes = workspace.codes + token * stride;
-        const Sums sums = activity == nullptr ? sums_of<false>(x, layer.inputs) : sums_of<true>(x, layer.inputs);
-        const float inverse = inverse_root_mean_square(sums.squares, layer.inputs);
-        const std::int32_t bits = normalize(x, layer.norm, layer.inputs, inverse, workspace.normed);
+        const std::int32_t bits = normalize(x + token * x_stride, layer.norm, layer.inputs,
+                                            workspace.step[token], workspace.normed);
         if (bits >= kInfinityBits) return false;
         const float largest = largest_of(bits);
         for (std::size_t k = layer.inputs; k < stride; ++k) workspace.normed[k] = 0.0F;
         workspace.step[token] = largest / kLargestCode;
         workspace.row_sums[token] = encode_panels(workspace.normed, stride, largest, codes);
-        if (activity != nullptr) {
-            activity->values += sums.values;
-            activity->squares += sums.squares;
-            observe(codes, layer.inputs, workspace.alive, *activity);
-        }
+        if (activity != nullptr) observe(codes, layer.inputs, workspace.alive, *activity);
     }
     return true;
 }
@@ -243,20 +248,39 @@ inline void block_keys_and_values(const Network& network, Workspace& workspace) 
         2 * sizeof(float) * network.tokens * 2 * network.key_heads * head_width;
 }
 
-// Largest and sum of a row whose length is a multiple of a panel, in an order all instruction sets share.
+// Sixteen lanes folded into one, in an order that all instruction sets share: i with i + 8, and so on.
+template <class Fold>
+MEDLOOP_INLINE float fold_lanes(Floats (&v)[kPieces], const Fold& fold) {
+    float l[kPanel];
+    if constexpr (kPieces > 1) {
+        for (std::size_t piece = 0; piece < kPieces / 2; ++piece)
+            v[piece] = fold(v[piece], v[piece + kPieces / 2]);
+        std::memcpy(l, v, sizeof l / 2);
+    } else {
+        std::memcpy(l, v, sizeof l);
+        for (std::size_t lane = 0; lane < kPanel / 2; ++lane) l[lane] = fold(l[lane], l[lane + kPanel / 2]);
+    }
+    return fold(fold(fold(l[0], l[4]), fold(l[2], l[6])), fold(fold(l[1], l[5]), fold(l[3], l[7])));
+}
+
+struct Larger {
+    MEDLOOP_INLINE Floats operator()(Floats a, Floats b) const { return larger(a, b); }
+    MEDLOOP_INLINE float operator()(float a, float b) const { return a > b ? a : b; }
+};
+
+struct Sum {
+    MEDLOOP_INLINE Floats operator()(Floats a, Floats b) const { return a + b; }
+    MEDLOOP_INLINE float operator()(float a, float b) const { return a + b; }
+};
+
+// The largest of a row whose length is a multiple of a panel.
 MEDLOOP_INLINE float largest_in(const float* row, std::size_t count) {
     Floats largest[kPieces];
     for (std::size_t piece = 0; piece < kPieces; ++piece) largest[piece] = load<Floats>(row + piece * kLanes);
     for (std::size_t i = kPanel; i < count; i += kPanel)
-        for (std::size_t piece = 0; piece < kPieces; ++piece) {
-            const Floats value = load<Floats>(row + i + piece * kLanes);
-            largest[piece] = larger(value, largest[piece]);
-        }
-    float lanes[kPanel];
-    std::memcpy(lanes, largest, sizeof lanes);
-    float result = lanes[0];
-    for (std::size_t lane = 1; lane < kPanel; ++lane) result = lanes[lane] > result ? lanes[lane] : result;
-    return result;
+        for (std::size_t piece = 0; piece < kPieces; ++piece)
+            largest[piece] = larger(load<Floats>(row + i + piece * kLanes), largest[piece]);
+    return fold_lanes(largest, Larger{});
 }
 
 // row = exp(row − shift); returns its sum.
@@ -269,11 +293,15 @@ MEDLOOP_INLINE float exponentiate(float* row, std::size_t count, float shift) {
             store(lanes, power);
             sums[piece] += power;
         }
-    float lanes[kPanel];
-    std::memcpy(lanes, sums, sizeof lanes);
-    for (std::size_t half = kPanel / 2; half > 0; half /= 2)
-        for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-    return lanes[0];
+    return fold_lanes(sums, Sum{});
+}
+
+// Copies up to a panel of columns; a whole one, which is the rule, without a call.
+MEDLOOP_INLINE void copy_columns(float* target, const float* source, std::size_t columns) {
+    if (columns == kPanel)
+        std::memcpy(target, source, kPanel * sizeof(float));
+    else
+        for (std::size_t i = 0; i < columns; ++i) target[i] = source[i];
 }
 
 // Attention of a few queries that share a key head; `mixed` points at each query's place in the output and,
@@ -302,26 +330,30 @@ MEDLOOP_INLINE void attend(const Network& network, Workspace& workspace, std::si
                 for (std::size_t piece = 0; piece < kPieces; ++piece)
                     store(scores[i] + key + piece * kLanes, sums[i][piece] * scale);
         }
-        float shrink[queries];
+        float shrink[queries] = {};
         for (std::size_t i = 0; i < queries; ++i) {
             for (std::size_t key = count; key < padded_count; ++key) scores[i][key] = -INFINITY;
             const float block_largest = largest_in(scores[i], padded_count);
-            const float before = first == 0 ? block_largest : largest[i];
+            if (first == 0) {
+                largest[i] = block_largest;
+                total[i] = exponentiate(scores[i], padded_count, block_largest);
+                continue;
+            }
+            const float before = largest[i];
             largest[i] = block_largest > before ? block_largest : before;
-            Floats moved = splat(before - largest[i]);
-            moved = exponential(moved);
-            shrink[i] = moved[0];
-            const float block_total = exponentiate(scores[i], padded_count, largest[i]);
-            total[i] = first == 0 ? block_total : total[i] * shrink[i] + block_total;
+            shrink[i] = exponential(splat(before - largest[i]))[0];
+            total[i] = total[i] * shrink[i] + exponentiate(scores[i], padded_count, largest[i]);
         }
         const bool last = first + kKeys >= network.tokens;
+        float share[queries];
+        for (std::size_t i = 0; i < queries; ++i) share[i] = last ? 1.0F / total[i] : 1.0F;
         for (std::size_t column = 0; column < head_width; column += kPanel) {
             const std::size_t lanes = least(kPanel, head_width - column);
             Floats sums[queries][kPieces] = {};
             if (first != 0)
                 for (std::size_t i = 0; i < queries; ++i) {
                     float part[kPanel] = {};
-                    std::memcpy(part, mixed[i] + column, lanes * sizeof *part);
+                    copy_columns(part, mixed[i] + column, lanes);
                     for (std::size_t piece = 0; piece < kPieces; ++piece)
                         sums[i][piece] = load<Floats>(part + piece * kLanes) * shrink[i];
                 }
@@ -329,8 +361,10 @@ MEDLOOP_INLINE void attend(const Network& network, Workspace& workspace, std::si
                                      sums);
             for (std::size_t i = 0; i < queries; ++i) {
                 if (last)
-                    for (std::size_t piece = 0; piece < kPieces; ++piece) sums[i][piece] /= total[i];
-                std::memcpy(mixed[i] + column, sums[i], lanes * sizeof(float));
+                    for (std::size_t piece = 0; piece < kPieces; ++piece) sums[i][piece] *= share[i];
+                float part[kPanel];
+                std::memcpy(part, sums[i], sizeof part);
+                copy_columns(mixed[i] + column, part, lanes);
             }
         }
     }
