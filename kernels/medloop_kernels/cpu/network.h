@@ -30,6 +30,7 @@ constexpr int kBytesZero = 64;             // what `bytes` adds to a weight of -
 constexpr std::size_t kStatistics = 4;     // mean, spread, saturated share, dead share
 
 constexpr std::size_t rounded(std::size_t count, std::size_t unit) { return (count + unit - 1) / unit * unit; }
+constexpr std::size_t least(std::size_t a, std::size_t b) { return a < b ? a : b; }
 constexpr std::size_t padded(std::size_t outputs) { return rounded(outputs, kPanel); }
 
 enum class Weights { ternary, bytes, floats };
