@@ -67,8 +67,12 @@ pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLO
 	$(MEDLOOP) pretrain --data $${MEDLOOP_DATA:?}/medmnist/pneumoniamnist.npz --seed 0 --name ward --out model/medloop_model/pretrained/pneumonia
 	$(MEDLOOP) pretrain --data phantom --seed 0 --name phantom --out model/medloop_model/pretrained/phantom
 
+.PHONY: bench-peers
+bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime
+	$(UV) pip install --quiet --python $(BIN)/python --group bench
+
 .PHONY: bench
-bench: setup ## Benchmarks: each prints a ratio against a peer measured in the same run
+bench: bench-peers ## Benchmarks: each prints a ratio against a peer measured in the same run
 	for file in $$(find benchmarks -name 'bench_*.py' | sort); do $(BIN)/python $$file; done
 
 # --- checks ---------------------------------------------------------------------------------------------
@@ -102,6 +106,10 @@ test-loop: setup ## The loop closes in one process on three scenarios
 .PHONY: test-slow
 test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and every extra installed alone
 	$(BIN)/pytest -m slow --timeout 1200
+
+.PHONY: test-sanitizers
+test-sanitizers: setup ## The C++ kernels under ASan and UBSan, VNNI emulated, and as Arm code under QEMU
+	$(BIN)/pytest -m slow tests/unit/kernels/test_native_code.py --timeout 600
 
 .PHONY: test-extras
 test-extras: setup ## Install each service's extra alone and import its app

@@ -1,4 +1,4 @@
-"""Derives the coefficients of `error_function` in ternary_linear_driver.h.
+"""Derives the coefficients of `kErfAbove` and `kErfBelow` in kernels/medloop_kernels/cpu/lanes.h.
 
 erf(x) ≈ x · P(x²) / Q(x²) on [0, 4], both of degree 5: linear least squares for the coefficients with
 the previous denominator as weight (Sanathanan and Koerner, 1963), and more weight where the error is

@@ -10,19 +10,43 @@
 """
 
 from medloop_kernels.backend import Backend
-from medloop_kernels.dispatch import BackendDescription, available, describe, select
-from medloop_kernels.errors import BackendUnavailable, KernelError, LayoutError, NonFiniteInput, ShapeError
+from medloop_kernels.dispatch import BackendDescription, available, describe, select, threads
+from medloop_kernels.errors import (
+    BackendUnavailable,
+    InvalidThreads,
+    KernelError,
+    LayoutError,
+    NonFiniteInput,
+    ShapeError,
+)
 from medloop_kernels.layout import pack, packed_width, unpack
+from medloop_kernels.network import (
+    BlockWeights,
+    CompiledNetwork,
+    LinearWeights,
+    NetworkMeasures,
+    NetworkOutput,
+    NetworkWeights,
+    Traffic,
+)
 from medloop_kernels.reference import absmax_int8, absmean_ternary, rms_norm
 
 __all__ = [
     "Backend",
     "BackendDescription",
     "BackendUnavailable",
+    "BlockWeights",
+    "CompiledNetwork",
+    "InvalidThreads",
     "KernelError",
     "LayoutError",
+    "LinearWeights",
+    "NetworkMeasures",
+    "NetworkOutput",
+    "NetworkWeights",
     "NonFiniteInput",
     "ShapeError",
+    "Traffic",
     "absmax_int8",
     "absmean_ternary",
     "available",
@@ -31,5 +55,6 @@ __all__ = [
     "packed_width",
     "rms_norm",
     "select",
+    "threads",
     "unpack",
 ]

@@ -1,7 +1,8 @@
-"""What a back end offers: three operations with one set of checks in front of all of them."""
+"""What a back end offers: three operations with one set of checks in front of them, and whole networks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from medloop_kernels.errors import ShapeError
 from medloop_kernels.layout import require_width
+from medloop_kernels.network import CompiledNetwork, NetworkWeights
 
 
 class Quantize(Protocol):
@@ -64,11 +66,14 @@ class Backend:
         name: `reference` or `cpu`.
         variant: the instruction set it runs on, such as `avx2`.
         operations: the implementation.
+        compile: prepares a whole network for the machine, to run on so many threads; None where a back end
+            has operations only.
     """
 
     name: str
     variant: str
     operations: Operations
+    compile: Callable[[NetworkWeights, int], CompiledNetwork] | None = None
 
     def quantize(
         self, x: NDArray[np.float32], norm_weight: NDArray[np.float32]

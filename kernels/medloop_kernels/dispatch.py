@@ -1,7 +1,8 @@
 """Which back end runs: one table, one choice a process, and never a silent fallback.
 
 `MEDLOOP_KERNELS` overrides the choice: `reference`, `cpu` (the best instruction set this processor has)
-or one instruction set by name, such as `cpu:generic`.
+or one instruction set by name, such as `cpu:generic`. `MEDLOOP_KERNELS_THREADS` says how many threads share
+the images of a batch: 1 by default, since a service's replicas share the machine.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import NoReturn
 
 from medloop_kernels import cpu, reference
 from medloop_kernels.backend import Backend, Operations
-from medloop_kernels.errors import BackendUnavailable
+from medloop_kernels.errors import BackendUnavailable, InvalidThreads
 
 VARIABLE = "MEDLOOP_KERNELS"
 DEFAULT = "cpu"
+THREADS_VARIABLE = "MEDLOOP_KERNELS_THREADS"
+MOST_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,18 @@ def select(name: str | None = None) -> Backend:
     return _load(name or os.environ.get(VARIABLE) or DEFAULT)
 
 
+def threads() -> int:
+    """Threads that share a batch: MEDLOOP_KERNELS_THREADS, else 1.
+
+    Raises:
+        InvalidThreads: it is not a whole number from 1 to 64.
+    """
+    text = os.environ.get(THREADS_VARIABLE) or "1"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_THREADS:
+        raise InvalidThreads(f"{THREADS_VARIABLE}={text}: set a whole number from 1 to {MOST_THREADS}.")
+    return int(text)
+
+
 def available() -> list[Backend]:
     """Every back end that runs on this machine, each CPU instruction set by itself."""
     return [_reference(None), *(_cpu(variant) for variant in cpu.variant_names())]
@@ -55,7 +70,7 @@ def describe() -> list[BackendDescription]:
     rows = []
     for name, load in TABLE.items():
         try:
-            reason = f"runs on {load(None).variant}"
+            reason = _reason(load(None))
             usable = True
         except BackendUnavailable as unavailable:
             reason, usable = str(unavailable), False
@@ -63,6 +78,18 @@ def describe() -> list[BackendDescription]:
             reason = f"{reason}; chosen: {why}"
         rows.append(BackendDescription(name, usable, name == chosen, reason))
     return rows
+
+
+def _reason(backend: Backend) -> str:
+    """What a back end runs on, and why not on something better."""
+    if backend.name != "cpu":
+        return f"runs on {backend.variant}"
+    faster = cpu.FASTER_FIRST[: cpu.FASTER_FIRST.index(backend.variant)]
+    native = [name for name in faster if name in cpu.of_this_architecture()]
+    without = f": this processor or build has no {' or '.join(native)}" if native else ""
+    others = [name for name in cpu.variant_names() if name != backend.variant]
+    choices = f"; cpu:{' and cpu:'.join(others)} can be chosen" if others else ""
+    return f"runs on {backend.variant}{without}{choices}"
 
 
 def _reference(variant: str | None) -> Backend:
@@ -74,7 +101,8 @@ def _reference(variant: str | None) -> Backend:
 
 def _cpu(variant: str | None) -> Backend:
     implementation = cpu.implementation(variant)
-    return Backend("cpu", implementation.name, cpu.operations(implementation))
+    operations = cpu.operations(implementation)
+    return Backend("cpu", implementation.name, operations, cpu.compiler(implementation))
 
 
 def _cuda(variant: str | None) -> NoReturn:

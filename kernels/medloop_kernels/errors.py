@@ -4,6 +4,7 @@ KernelError               has a stable `code`; its text says what to do
 ├── LayoutError           the packed bytes are not what layout.py describes
 ├── ShapeError            operands do not fit each other, or have the wrong dtype or memory order
 ├── NonFiniteInput        a NaN or an infinity reached the quantizer
+├── InvalidThreads        the number of threads is not one
 └── BackendUnavailable    the chosen back end does not exist or cannot run on this machine
 """
 
@@ -32,6 +33,12 @@ class NonFiniteInput(KernelError):
     """An activation is NaN or infinite, so its int8 codes would be meaningless."""
 
     code = "non-finite"
+
+
+class InvalidThreads(KernelError):
+    """The setting of the number of threads is out of range or no number."""
+
+    code = "threads"
 
 
 class BackendUnavailable(KernelError):

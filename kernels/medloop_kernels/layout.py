@@ -84,10 +84,21 @@ def unpack(packed: NDArray[np.uint8], columns: int) -> NDArray[np.int8]:
     planes = packed.reshape(rows, width // BLOCK_BYTES, 1, BLOCK_BYTES) >> _SHIFTS[:, None] & 3
     stored = planes.reshape(rows, width * CODES_PER_BYTE)
     if stored.size and stored.max() > 2:
-        raise LayoutError("packed weights hold the bit pattern 11, which no code has: the file is damaged.")
-    if (stored[:, columns:] != 1).any():
-        raise LayoutError(f"padding past column {columns} is not code 0: the file is damaged.")
+        raise LayoutError(f"packed weights hold the bit pattern 11 {_first(stored > 2)}, which no code has.")
+    padding = stored != 1
+    padding[:, :columns] = False
+    if padding.any():
+        raise LayoutError(f"padding past column {columns} is not code 0 {_first(padding)}.")
     return stored[:, :columns].astype(np.int8) - np.int8(1)
+
+
+def _first(wrong: NDArray[np.bool_]) -> str:
+    """Where the first wrong code of (N, padded K) lies, for people with a hex editor."""
+    row, column = divmod(int(wrong.argmax()), wrong.shape[1])
+    block, in_block = divmod(column, BLOCK_CODES)
+    width = wrong.shape[1] // CODES_PER_BYTE
+    offset = row * width + block * BLOCK_BYTES + in_block % BLOCK_BYTES
+    return f"at byte {offset} of the tensor (row {row}, column {column}): the file is damaged"
 
 
 def require_width(packed: NDArray[np.uint8], columns: int) -> None:

@@ -42,6 +42,8 @@ Tensors = dict[str, NDArray[Any]]
 _PARTS = ("packed", "latent", "fisher", "reference")
 _PICKLE_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _HEADER_ALIGNMENT = 8
+_LENGTH_BYTES = 8  # of the header, at the file's start
+_LONGEST_HEADER = 100_000_000  # what the format allows
 _DTYPES = {
     np.dtype(name): code
     for name, code in {
@@ -96,7 +98,8 @@ def load_package(
             metadata = file.metadata() or {}
             tensors = {part: _read_part(file, part) for part in wanted}
     except (SafetensorError, OSError) as error:
-        raise CorruptCheckpoint(path, f"can't be read as safetensors ({error})") from error
+        reason = _where_cut_short(path) or error
+        raise CorruptCheckpoint(path, f"can't be read as safetensors ({reason})") from error
     if metadata.get("format") != FORMAT:
         raise CorruptCheckpoint(path, f"format is {metadata.get('format')!r}, not {FORMAT!r}")
     for part in wanted:
@@ -178,6 +181,24 @@ def _refuse_pickle(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(9)[8:9] != b"{":
                 raise PickledCheckpoint(path)
+
+
+def _where_cut_short(path: Path) -> str | None:
+    """At which byte a file ends before what its header announces; None if that is not what is wrong."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_end = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if _LENGTH_BYTES <= size < header_end <= _LENGTH_BYTES + _LONGEST_HEADER:
+            return f"cut short at byte {size}, inside its header, which ends at byte {header_end}"
+        if size < header_end:
+            return None
+        try:
+            header = json.loads(file.read(header_end - _LENGTH_BYTES))
+            entries = [entry for name, entry in header.items() if name != "__metadata__"]
+            end = header_end + max(int(entry["data_offsets"][1]) for entry in entries)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return None
+    return f"cut short at byte {size}; its tensors end at byte {end}" if size < end else None
 
 
 def _read_part(file: Any, part: str) -> Tensors:

@@ -20,7 +20,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from medloop_kernels import Backend, LayoutError, rms_norm, unpack
+from medloop_kernels import (
+    Backend,
+    BlockWeights,
+    LayoutError,
+    LinearWeights,
+    NetworkMeasures,
+    NetworkWeights,
+    rms_norm,
+    unpack,
+)
 from numpy.typing import NDArray
 
 from medloop_model.architecture import Architecture
@@ -56,6 +65,10 @@ class TernaryLinear:
         """The same on an input that has been quantized with this layer's `norm`."""
         return kernels.ternary_linear(codes_MI, step_M, self.codes, self.scale, self.bias, gelu=gelu)
 
+    def weights(self) -> LinearWeights:
+        """As a back end compiles it."""
+        return LinearWeights(self.codes, len(self.norm), self.bias, self.scale, self.norm)
+
 
 @dataclass(frozen=True)
 class FullLinear:
@@ -77,6 +90,10 @@ class FullLinear:
         y_BTO: Floats = normed_MI.reshape(x_BTI.shape) @ self.weight.T + self.bias
         return y_BTO
 
+    def weights(self) -> LinearWeights:
+        """As a back end compiles it."""
+        return LinearWeights(self.weight, len(self.norm), self.bias, norm=self.norm)
+
 
 @dataclass(frozen=True)
 class PackedBlock:
@@ -86,6 +103,68 @@ class PackedBlock:
     out: TernaryLinear | FullLinear
     fc1: TernaryLinear
     fc2: TernaryLinear
+
+    def weights(self) -> BlockWeights:
+        """As a back end compiles it."""
+        return BlockWeights(*(linear.weights() for linear in (self.qkv, self.out, self.fc1, self.fc2)))
+
+
+@dataclass(frozen=True)
+class PackedNetwork:
+    """A packed model's layers; shapes as in the table above."""
+
+    architecture: Architecture
+    patch_weight: Floats
+    patch_bias: Floats
+    position: Floats
+    blocks: tuple[PackedBlock, ...]
+    norm_weight: Floats
+    norm_bias: Floats
+    head_weight: Floats
+    head_bias: Floats
+
+    def weights(self) -> NetworkWeights:
+        """As a back end compiles them."""
+        architecture = self.architecture
+        return NetworkWeights(
+            measures=NetworkMeasures(
+                image_size=architecture.image_size,
+                channels=architecture.channels,
+                patch_size=architecture.patch_size,
+                width=architecture.width,
+                heads=architecture.heads,
+                key_heads=1,
+                hidden=architecture.mlp_ratio * architecture.width,
+                classes=len(architecture.classes),
+            ),
+            patch=LinearWeights(self.patch_weight, self.patch_weight.shape[1], self.patch_bias),
+            position=self.position,
+            blocks=tuple(block.weights() for block in self.blocks),
+            norm_weight=self.norm_weight,
+            norm_bias=self.norm_bias,
+            head=LinearWeights(self.head_weight, architecture.width, self.head_bias),
+        )
+
+
+def read_network(tensors: Tensors, architecture: Architecture) -> PackedNetwork:
+    """All layers of a packed model.
+
+    Raises:
+        UnsupportedArchitecture: a tensor is missing, doesn't fit, or is damaged.
+    """
+    width, classes = architecture.width, len(architecture.classes)
+    patch_pixels = architecture.patch_size**2 * architecture.channels
+    return PackedNetwork(
+        architecture=architecture,
+        patch_weight=read_floats(tensors, "patch.weight", (width, patch_pixels)),
+        patch_bias=read_floats(tensors, "patch.bias", (width,)),
+        position=read_floats(tensors, "position", (architecture.tokens, width)),
+        blocks=tuple(read_block(tensors, index, architecture) for index in range(architecture.depth)),
+        norm_weight=read_floats(tensors, "norm.weight", (width,)),
+        norm_bias=read_floats(tensors, "norm.bias", (width,)),
+        head_weight=read_floats(tensors, "head.weight", (classes, width)),
+        head_bias=read_floats(tensors, "head.bias", (classes,)),
+    )
 
 
 def read_block(tensors: Tensors, index: int, architecture: Architecture) -> PackedBlock:

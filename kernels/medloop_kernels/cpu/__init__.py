@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from medloop_kernels.backend import Operations
 from medloop_kernels.errors import BackendUnavailable, NonFiniteInput
+from medloop_kernels.network import CompiledNetwork, NetworkWeights
 
 try:
     from medloop_kernels.cpu import _ternary
@@ -15,6 +19,15 @@ except ImportError as missing:
     _MISSING: ImportError | None = missing
 else:
     _MISSING = None
+
+FASTER_FIRST = ("avx512vnni", "avxvnni", "avx2", "dotprod", "neon", "generic")
+
+
+def of_this_architecture() -> tuple[str, ...]:
+    """Instruction sets that some processor of this machine's architecture has."""
+    if platform.machine().lower() in {"arm64", "aarch64"}:
+        return ("dotprod", "neon", "generic")
+    return ("avx512vnni", "avxvnni", "avx2", "generic")
 
 
 def variant_names() -> list[str]:
@@ -39,6 +52,13 @@ def implementation(name: str | None) -> _ternary.Variant:
     raise BackendUnavailable(
         f"the C++ kernels cannot run {name!r} here: choose one of {', '.join(variant_names())}."
     )
+
+
+def compiler(variant: _ternary.Variant) -> Callable[[NetworkWeights, int], CompiledNetwork]:
+    """What turns weights into a network that runs on one instruction set."""
+    from medloop_kernels.cpu.network import Network  # noqa: PLC0415  (needs the extension, this module doesn't)
+
+    return lambda weights, threads: Network(weights, variant, threads)
 
 
 def operations(variant: _ternary.Variant) -> Operations:

@@ -24,5 +24,53 @@ class Variant:
         gelu: bool,
         y: NDArray[np.float32],
     ) -> None: ...
+    def peak(self) -> tuple[float, float]: ...
+    def time_product(self, layer: Layer, tokens: int, rounds: int) -> float: ...
+
+class Layer:
+    @staticmethod
+    def ternary(
+        packed: NDArray[np.uint8],
+        inputs: int,
+        norm: NDArray[np.float32] | None,
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32],
+    ) -> Layer: ...
+    @staticmethod
+    def int8(
+        weights: NDArray[np.int8],
+        norm: NDArray[np.float32] | None,
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32],
+    ) -> Layer: ...
+    @staticmethod
+    def full(
+        weights: NDArray[np.float32], norm: NDArray[np.float32] | None, bias: NDArray[np.float32]
+    ) -> Layer: ...
+
+class Network:
+    def __init__(
+        self,
+        variant: Variant,
+        measures: tuple[int, int, int, int, int, int, int, int],
+        layers: list[Layer],
+        position: NDArray[np.float32],
+        norm_weight: NDArray[np.float32],
+        norm_bias: NDArray[np.float32],
+        threads: int,
+    ) -> None: ...
+    def run(
+        self,
+        images: NDArray[np.uint8],
+        logits: NDArray[np.float32],
+        embedding: NDArray[np.float32],
+        statistics: NDArray[np.float32],
+    ) -> bool: ...
+    @property
+    def traffic(self) -> tuple[int, int]: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
 
 def variants() -> list[Variant]: ...

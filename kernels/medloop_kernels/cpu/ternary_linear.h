@@ -14,7 +14,6 @@ constexpr std::size_t kBlockBytes = 32;   // bytes such a block takes
 constexpr std::size_t kQuad = 4;          // neighbouring columns handled as one 32-bit word
 constexpr std::size_t kBlockQuads = kBlockCodes / kQuad;
 constexpr std::size_t kPanel = 16;  // outputs computed side by side
-constexpr std::size_t kTile = 4;    // tokens computed side by side
 
 constexpr std::size_t quads(std::size_t columns) { return (columns + kQuad - 1) / kQuad; }
 
@@ -24,12 +23,12 @@ constexpr std::size_t packed_width(std::size_t columns) {
 
 struct Product {
     std::size_t tokens, inputs, outputs;
-    const std::int8_t* codes;     // (M, K)
-    const std::uint8_t* packed;   // (N, packed_width(K))
+    const std::int8_t* codes;    // (M, K)
+    const std::uint8_t* packed;  // (N, packed_width(K))
     // Working memory, owned by the caller so that no instruction set's file instantiates a container.
-    std::uint8_t* panel;          // quads(K) * kPanel * kQuad bytes: the decoded weights of one panel
-    std::int8_t* rows;            // M * quads(K) * kQuad bytes: the codes, padded with zeros to whole quads
-    std::int32_t* row_sums;       // M
+    std::uint8_t* panel;     // quads(K) * kPanel * kQuad bytes: the decoded weights of one panel
+    std::int8_t* rows;       // M * quads(K) * kQuad bytes: the codes, padded with zeros to whole quads
+    std::int32_t* row_sums;  // M
 };
 
 struct Epilogue {
@@ -39,6 +38,11 @@ struct Epilogue {
     bool gelu;
 };
 
+struct Layer;
+struct Network;
+struct Workspace;
+struct Outputs;
+
 struct Variant {
     const char* name;
     // RMS norm and int8 codes of x (M, K); false if a value is NaN or infinite.
@@ -46,10 +50,22 @@ struct Variant {
                      std::int8_t* codes, float* step);
     void (*matmul)(const Product& product, std::int32_t* sums);
     void (*linear)(const Product& product, const Epilogue& epilogue, float* y);
+    // One image (rows, columns, channels) through the network; false if an activation is NaN or infinite.
+    bool (*forward)(const Network& network, Workspace& workspace, const std::uint8_t* image,
+                    const Outputs& outputs);
+    // The product of a layer alone, on codes that lie in the workspace: what a benchmark compares with the peak.
+    void (*product)(const Layer& layer, Workspace& workspace, std::size_t tokens, float* y);
+    // Nothing but multiply-accumulates on fixed registers, int8 and float, for a clock around them; returns
+    // how many were done, 0 where no single instruction does the work.
+    double (*integer_rounds)(std::size_t rounds);
+    double (*floating_rounds)(std::size_t rounds);
 };
 
 // Null where the build or the processor lacks the instruction set.
+const Variant* avx512vnni_variant();
+const Variant* avxvnni_variant();
 const Variant* avx2_variant();
+const Variant* dotprod_variant();
 const Variant* neon_variant();
 const Variant* generic_variant();
 

@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from medloop_schemas import ConfigurationError
+from medloop_schemas import ConfigurationError, MedloopError
+from orjson import loads
 from rich.console import Console
 from rich.table import Table
 
 from medloop_services.cli.options import Data, Json, Seed, tell, write_json
 from medloop_services.cli.progress import training_bar
+
+
+class BenchmarkFailed(MedloopError):
+    """A benchmark's process ended with an error."""
+
+    code = "benchmark"
+
 
 BENCHMARKS = {"kernels": "kernels", "stream": "stream", "drift": "drift", "learn": "learn"}
 
@@ -101,9 +109,14 @@ def evaluate(
 
 
 def kernels(json: Json = None) -> None:
-    """Show which back end each operation runs on, and why. MEDLOOP_KERNELS=reference|cpu overrides."""
+    """Show which back end and instruction set networks run on, and why; and on how many threads.
+
+    MEDLOOP_KERNELS=reference|cpu|cpu:<instruction set> overrides, and MEDLOOP_KERNELS_THREADS=1…64.
+    """
+    from medloop_kernels import threads
     from medloop_kernels.dispatch import describe
 
+    tell(f"{threads()} thread(s) a batch")
     rows = [asdict(row) for row in describe()]
     table = Table(box=None)
     for column in rows[0]:
@@ -118,14 +131,34 @@ def bench(
     what: Annotated[str, typer.Argument(help="kernels, stream, drift or learn.")],
     json: Json = None,
 ) -> None:
-    """Run the benchmarks of a part, each against a peer measured in the same run. Needs a source checkout."""
+    """Run the benchmarks of a part, each against a peer measured in the same run. Needs a source checkout.
+
+    `kernels` prints ratios to ONNX Runtime (`make bench-peers` installs it), to torch and to the same engine
+    with int8 weights, the distance to the machine's measured limit, and the bytes that an image moves.
+
+    Example: medloop bench kernels --json figures.json
+    """
     folder = Path(__file__).parents[3] / "benchmarks" / BENCHMARKS.get(what, "")
     files = sorted(folder.glob("bench_*.py")) if what in BENCHMARKS else []
     if not files:
         have = [name for name in BENCHMARKS if list((folder.parent / name).glob("bench_*.py"))]
         raise ConfigurationError(f"no benchmark of {what!r} here; there are: {', '.join(have) or 'none'}")
-    for file in files:
-        subprocess.run([sys.executable, str(file), *(["--json", str(json)] if json else [])], check=True)
+    if json is None:
+        for file in files:
+            _run_benchmark(file)
+        return
+    lines = [line for file in files for line in _run_benchmark(file, "--json").splitlines()]
+    write_json([loads(line) for line in lines], json)
+
+
+def _run_benchmark(file: Path, *options: str) -> str:
+    """Run one in a process of its own; with options, what it prints is returned and not shown."""
+    command = [sys.executable, str(file), *options]
+    output = subprocess.PIPE if options else None
+    finished = subprocess.run(command, check=False, text=True, stdout=output)
+    if finished.returncode:
+        raise BenchmarkFailed(f"{file.name} failed with {finished.returncode}: its errors are above")
+    return finished.stdout or ""
 
 
 def _print_evaluations(figures: dict[str, dict[str, Any]]) -> None:

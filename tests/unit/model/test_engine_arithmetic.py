@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medloop_kernels import available
+from medloop_kernels import available, select
 from medloop_model.architecture import Architecture, ward
 from medloop_model.checkpoint import ModelPackage
 from medloop_model.engine import Engine
@@ -24,6 +24,8 @@ from torch.nn import functional
 LOGIT_TOLERANCE = 0.02
 # Without a border nearby, only the float32 roundings of some forty operations remain.
 ROUNDING_TOLERANCE = 2e-5
+# A share moves by one code of some ten thousand, or one channel of the narrowest network's 99.
+STATISTICS_TOLERANCE = 0.011
 
 ARCHITECTURES = {
     "ward-28-grey": ward(28, 1, ("normal", "opacity")),
@@ -93,11 +95,13 @@ def test_engine_agrees_with_torch(package, backend):
 
 
 def test_back_ends_agree_with_each_other(package):
-    images = images_for(package.architecture, 4)
+    images = images_for(package.architecture, 12)
     outputs = [Engine(package, backend)(images) for backend in available()]
     for output in outputs[1:]:
         np.testing.assert_allclose(output.logits, outputs[0].logits, atol=LOGIT_TOLERANCE)
-        assert np.median(np.abs(output.logits - outputs[0].logits)) < ROUNDING_TOLERANCE
+        np.testing.assert_allclose(output.blocks, outputs[0].blocks, atol=STATISTICS_TOLERANCE)
+        # In a part of the images no code lies on a border, and then only roundings remain.
+        assert np.quantile(np.abs(output.logits - outputs[0].logits), 0.25) < ROUNDING_TOLERANCE
 
 
 def test_instruction_sets_give_the_same_bits(package):
@@ -122,9 +126,10 @@ def test_an_image_gives_the_same_bits_in_any_batch(grey_package, cuts):
 
 def test_splitting_the_attention_changes_nothing(grey_package, monkeypatch):
     images = images_for(grey_package.architecture, 5)
-    whole = Engine(grey_package)(images)
-    monkeypatch.setattr("medloop_model.engine._SCORES_AT_ONCE", 1)
-    np.testing.assert_array_equal(Engine(grey_package)(images).logits, whole.logits)
+    whole = Engine(grey_package, select("reference"))(images)
+    monkeypatch.setattr("medloop_model.stepwise._SCORES_AT_ONCE", 1)
+    split = Engine(grey_package, select("reference"))(images)
+    np.testing.assert_array_equal(split.logits, whole.logits)
 
 
 def test_block_statistics_are_those_of_the_input_of_fc2(package):

@@ -1,0 +1,83 @@
+"""The loader against damage of any kind: a typed error that says what is wrong, or a model that runs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from medloop_kernels import KernelError
+from medloop_model import pretrained
+from medloop_model.checkpoint import load_package
+from medloop_model.engine import Engine
+from medloop_model.errors import CorruptCheckpoint, ModelError
+
+WHOLE = pretrained.path("phantom").read_bytes()
+HEADER = 8 + int.from_bytes(WHOLE[:8], "little")
+IMAGE = np.zeros((1, 28, 28), dtype=np.uint8)
+
+fuzzing = settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def use(path: Path) -> None:
+    """Load a package and run it, as inference does."""
+    with np.errstate(all="ignore"):
+        Engine(load_package(path))(IMAGE)
+
+
+def test_the_whole_package_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(WHOLE)
+    use(path)
+
+
+@fuzzing
+@given(size=st.integers(8, len(WHOLE) - 1))
+def test_where_a_file_is_cut_short_is_said(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(WHOLE[:size])
+    end = f"its tensors end at byte {len(WHOLE)}" if size >= HEADER else f"ends at byte {HEADER}"
+    with pytest.raises(CorruptCheckpoint, match=f"cut short at byte {size}.*{end}"):
+        use(path)
+
+
+@fuzzing
+@given(size=st.integers(0, 7))
+def test_less_than_a_header_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(WHOLE[:size])
+    with pytest.raises(CorruptCheckpoint):
+        use(path)
+
+
+@pytest.mark.parametrize("version", [b"medloop-package/2", b"medloop-package/0"])
+def test_another_version_of_the_format_is_refused(tmp_path: Path, version: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(WHOLE.replace(b"medloop-package/1", version))
+    with pytest.raises(CorruptCheckpoint, match=f"format is '{version.decode()}'"):
+        use(path)
+
+
+@fuzzing
+@given(
+    damage=st.lists(
+        st.tuples(st.one_of(st.integers(0, HEADER), st.integers(0, len(WHOLE) - 1)), st.integers(0, 255)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_changed_bytes_give_a_typed_error_or_a_model_that_runs(
+    tmp_path: Path, damage: list[tuple[int, int]]
+) -> None:
+    content = bytearray(WHOLE)
+    for offset, value in damage:
+        content[offset] = value
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with suppress(ModelError, KernelError):  # any other error fails the test
+        use(path)
