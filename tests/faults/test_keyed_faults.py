@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tally
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from medloop_schemas import LabelConfirmed, decode, topic_of
 from medloop_services.bus.broker import EmbeddedBroker
 from medloop_services.bus.health import Health
@@ -23,6 +23,7 @@ from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import state_topic
+from topic_reader import compacted, read_topic
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -74,13 +75,21 @@ def images(prefix: str) -> list[Any]:
     return [tally.image(f"{prefix}-{i % DEVICES}", i // DEVICES) for i in range(EVENTS)]
 
 
-def clean_run(events: list[Any]) -> tuple[dict[str, Any], dict[str, LabelConfirmed]]:
+@dataclass(frozen=True)
+class Effect:
+    """What the service has brought about: labels by event id, and states by key."""
+
+    labels: dict[str, LabelConfirmed]
+    states: dict[str, Any]
+
+
+def clean_run(events: list[Any]) -> Effect:
     states: dict[str, Any] = {}
     labels: dict[str, LabelConfirmed] = {}
     for event in events:
         states[event.key], outputs = tally.step(states.get(event.key, tally.TallyState()), event)
         labels.update({output.event_id: output for output in outputs})
-    return states, labels
+    return Effect(labels, states)
 
 
 async def feed(settings: BusSettings, events: list[Any], fault: Callable[[], None], at: int) -> None:
@@ -97,56 +106,27 @@ async def feed(settings: BusSettings, events: list[Any], fault: Callable[[], Non
     await sender.stop()
 
 
-async def latest(settings: BusSettings, topic: str) -> list[Any]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(topic, partition) for partition in range(4)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        found: list[Any] = []
-        while any([await consumer.position(place) < end for place, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                found += records
-        return found
-    finally:
-        await consumer.stop()
-
-
-async def effect(settings: BusSettings, prefix: str) -> tuple[dict[str, LabelConfirmed], int]:
-    """Return the labels by event id, and how many of them the wire carried more than once."""
-    records = await latest(settings, LABELS)
-    events = [decode(LabelConfirmed, record.value) for record in records]
-    mine = [event for event in events if event.device_id.startswith(prefix)]
-    return {event.event_id: event for event in mine}, len(mine)
-
-
 async def stored(settings: BusSettings, prefix: str) -> dict[str, Any]:
-    values: dict[bytes, bytes] = {}
-    for record in await latest(settings, state_topic("tally")):
-        if record.value is None:
-            values.pop(record.key, None)
-        else:
-            values[record.key] = record.value
+    values = compacted(await read_topic(settings, state_topic("tally")))
     kept = from_records(tally.TallyState, values)
     return {key: each.state for key, each in kept.items() if key.startswith(prefix)}
 
 
-async def same_as_a_clean_run(
+async def after_a_fault(
     settings: BusSettings, prefix: str, fault: Callable[[], None], at: int, record: Callable[..., None]
-) -> None:
+) -> tuple[Effect, Effect]:
+    """Return what a clean run brings about, and what the service has when a fault struck meanwhile."""
     events = images(prefix)
-    states, labels = clean_run(events)
+    clean = clean_run(events)
     await feed(settings, events, fault, at)
     deadline = time.monotonic() + PATIENCE_S
-    while (await stored(settings, prefix)) != states and time.monotonic() < deadline:
+    while (states := await stored(settings, prefix)) != clean.states and time.monotonic() < deadline:
         await asyncio.sleep(0.5)
-    found, on_the_wire = await effect(settings, prefix)
-    record("repeated_on_the_wire", on_the_wire - len(found))
-    assert labels.keys() - found.keys() == set(), "lost"
-    assert found == labels
-    assert await stored(settings, prefix) == states
+    labels = [decode(LabelConfirmed, each.value) for each in await read_topic(settings, LABELS)]
+    mine = [label for label in labels if label.device_id.startswith(prefix)]
+    found = {label.event_id: label for label in mine}
+    record("repeated_on_the_wire", len(mine) - len(found))
+    return clean, Effect(found, states)
 
 
 async def test_a_killed_service_loses_and_doubles_nothing(
@@ -157,7 +137,9 @@ async def test_a_killed_service_loses_and_doubles_nothing(
 ) -> None:
     at = random.Random(round_number).randint(EVENTS // 5, 4 * EVENTS // 5)
     settings = BusSettings(kafka=broker.bootstrap)
-    await same_as_a_clean_run(settings, f"service-{round_number}x", worker.kill, at, record_property)
+    clean, found = await after_a_fault(settings, f"service-{round_number}x", worker.kill, at, record_property)
+    assert clean.labels.keys() - found.labels.keys() == set(), "lost"
+    assert found == clean
 
 
 async def test_a_killed_broker_loses_and_doubles_nothing(
@@ -173,6 +155,8 @@ async def test_a_killed_broker_loses_and_doubles_nothing(
     at = random.Random(1_000 + round_number).randint(EVENTS // 5, 4 * EVENTS // 5)
     settings = BusSettings(kafka=broker.bootstrap)
     process = worker.process
-    await same_as_a_clean_run(settings, f"broker-{round_number}x", restart, at, record_property)
+    clean, found = await after_a_fault(settings, f"broker-{round_number}x", restart, at, record_property)
+    assert clean.labels.keys() - found.labels.keys() == set(), "lost"
+    assert found == clean
     assert worker.process is process, "the service was not restarted by the test"
     assert process.poll() is None, "the service has lived through the outage"

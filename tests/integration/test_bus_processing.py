@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tally
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from medloop_schemas import (
     Event,
     ImageAcquired,
@@ -33,6 +33,7 @@ from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import state_topic
+from topic_reader import compacted, read_topic
 
 pytestmark = pytest.mark.integration
 
@@ -53,25 +54,8 @@ async def sender(settings: BusSettings) -> AsyncIterator[Sender]:
     await sending.stop()
 
 
-async def whole(settings: BusSettings, topic: str) -> list[ConsumerRecord]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(topic, partition) for partition in range(4)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        found: list[ConsumerRecord] = []
-        while any([await consumer.position(place) < end for place, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                found += records
-        return found
-    finally:
-        await consumer.stop()
-
-
 async def labels_of(settings: BusSettings, prefix: str) -> list[LabelConfirmed]:
-    events = [decode(LabelConfirmed, record.value) for record in await whole(settings, LABELS)]
+    events = [decode(LabelConfirmed, record.value) for record in await read_topic(settings, LABELS)]
     return [event for event in events if event.device_id.startswith(prefix)]
 
 
@@ -136,12 +120,7 @@ async def test_a_restart_goes_on_from_the_stored_state(
             await sender.deliver(records([tally.image(name, part * 20 + i) for i in range(20)]))
             labels = await labels_when(settings, name, (part + 1) * 20)
     assert [label.class_name for label in labels] == [f"after-{count + 1}" for count in range(60)]
-    stored: dict[bytes, bytes] = {}
-    for record in await whole(settings, state_topic(name)):
-        if record.value is None:
-            stored.pop(record.key, None)
-        else:
-            stored[record.key] = record.value
+    stored = compacted(await read_topic(settings, state_topic(name)))
     kept = from_records(tally.TallyState, stored)[name]
     assert kept.state.count == 60
     assert kept.state.recent == {i % 5: f"{name}-{i}" for i in range(55, 60)}

@@ -7,13 +7,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorError
 from killable_service import RELEASES, Killable
-from medloop_schemas import Event, ImageAcquired, decode, topic_of
+from medloop_schemas import Event, decode, topic_of
 from medloop_services.bus.health import Health
 from medloop_services.bus.outgoing import outgoing
 from medloop_services.bus.processor import KeyedProcessor, Service
@@ -21,6 +20,7 @@ from medloop_services.bus.sender import Sender
 from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import consumer_group, state_topic
 from recorded_loop import Identity, identity, stretches
+from topic_reader import compacted, partitions, records_of
 
 CHUNK = 20
 RATE = 1_000
@@ -83,25 +83,13 @@ class Player:
         released: int = sum(ends.values())
         return await asyncio.to_thread(self.killable.followed) >= released
 
-    async def records(self, topic: str) -> list[Any]:
-        """Return what a topic holds, in the order of each partition."""
-        places = partitions(topic)
-        self.reader.assign(places)
-        await self.reader.seek_to_beginning(*places)
-        ends = await self.reader.end_offsets(places)
-        found: list[Any] = []
-        while any([await self.reader.position(place) < end for place, end in ends.items()]):
-            for records in (await self.reader.getmany(timeout_ms=100)).values():
-                found += records
-        return found
-
     async def outputs(self, site: str, given: set[Identity]) -> list[tuple[Identity, str]]:
         """Return every record of an output of a site, repeats and all."""
         kinds = {kind for processor in self.service.processors for kind in processor.outputs}
         events = [
             decode(kind, record.value)
             for kind in kinds
-            for record in await self.records(topic_of(kind).name)
+            for record in await records_of(self.reader, topic_of(kind).name)
             if record.key.decode().startswith(site)
         ]
         return [
@@ -117,20 +105,11 @@ class Player:
         for processor in self.service.processors:
             if not isinstance(processor, KeyedProcessor) or processor.name == "event_aggregation":
                 continue
-            latest: dict[bytes, bytes] = {}
-            for record in await self.records(state_topic(processor.name)):
-                if record.value is None:
-                    latest.pop(record.key, None)
-                else:
-                    latest[record.key] = record.value
+            latest = compacted(await records_of(self.reader, state_topic(processor.name)))
             for key, kept in from_records(processor.state, latest).items():
                 if key.startswith(site):
                     found[processor.name, key] = kept.state.model_dump_json()
         return found
-
-
-def partitions(topic: str) -> list[TopicPartition]:
-    return [TopicPartition(topic, number) for number in range(topic_of(ImageAcquired).partitions)]
 
 
 @asynccontextmanager

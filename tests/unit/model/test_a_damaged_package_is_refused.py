@@ -12,28 +12,29 @@ from hypothesis import strategies as st
 from medloop_kernels import KernelError
 from medloop_model import pretrained
 from medloop_model.checkpoint import load_package
-from medloop_model.engine import Engine
+from medloop_model.engine import Engine, EngineOutput
 from medloop_model.errors import CorruptCheckpoint, ModelError
 
 WHOLE = pretrained.path("phantom").read_bytes()
 HEADER = 8 + int.from_bytes(WHOLE[:8], "little")
 IMAGE = np.zeros((1, 28, 28), dtype=np.uint8)
+CLEAN = Engine(load_package(pretrained.path("phantom")))(IMAGE).logits
 
 fuzzing = settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def use(path: Path) -> None:
+def use(path: Path) -> EngineOutput:
     """Load a package and run it, as inference does."""
     with np.errstate(all="ignore"):
-        Engine(load_package(path))(IMAGE)
+        return Engine(load_package(path))(IMAGE)
 
 
 def test_the_whole_package_is_used(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(WHOLE)
-    use(path)
+    assert np.array_equal(use(path).logits, CLEAN)
 
 
 @fuzzing
@@ -79,5 +80,7 @@ def test_any_changed_bytes_give_a_typed_error_or_a_model_that_runs(
         content[offset] = value
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
+    logits = None
     with suppress(ModelError, KernelError):  # any other error fails the test
-        use(path)
+        logits = use(path).logits
+    assert logits is None or logits.shape == CLEAN.shape
