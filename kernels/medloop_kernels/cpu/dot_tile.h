@@ -24,5 +24,20 @@ MEDLOOP_INLINE void multiply_quads(const std::int8_t* rows, std::size_t stride, 
         for (std::size_t piece = 0; piece < kPieces; ++piece) sums[token][piece] = total[token][piece];
 }
 
+// What a variant's Dot starts from: ternary codes and the int8 control's weights take the same instruction.
+struct QuadDot {
+    template <std::size_t tokens>
+    static MEDLOOP_INLINE void ternary(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
+                                       std::size_t count, Ints (&sums)[tokens][kPieces]) {
+        multiply_quads<tokens>(rows, stride, panel, count, sums);
+    }
+
+    template <std::size_t tokens>
+    static MEDLOOP_INLINE void bytes(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
+                                     std::size_t count, Ints (&sums)[tokens][kPieces]) {
+        multiply_quads<tokens>(rows, stride, panel, count, sums);
+    }
+};
+
 }  // namespace
 }  // namespace medloop

@@ -18,6 +18,7 @@ constexpr std::size_t kLanes = 8;
 }  // namespace medloop
 
 #include "lanes.h"
+#include "peak_256.h"
 
 namespace medloop {
 namespace {
@@ -83,16 +84,7 @@ struct Dot {
         return 384.0 * 32.0 * static_cast<double>(rounds);
     }
 
-    // 384 fused multiply-adds of 8 lanes, on 12 sums.
-    static double floating_rounds(std::size_t rounds) {
-        for (std::size_t round = 0; round < rounds; ++round)
-            asm volatile(
-                "vzeroall\n\t.rept 32\n\t.irp sum, 4,5,6,7,8,9,10,11,12,13,14,15\n\t"
-                "vfmadd231ps %%ymm0, %%ymm1, %%ymm\\sum\n\t.endr\n\t.endr" ::
-                    : "xmm0", "xmm1", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
-                      "xmm12", "xmm13", "xmm14", "xmm15");
-        return 384.0 * 8.0 * static_cast<double>(rounds);
-    }
+    static double floating_rounds(std::size_t rounds) { return fused_multiply_add_rounds(rounds); }
 
    private:
     static MEDLOOP_INLINE __m256i weights_of(const std::uint8_t* panel, std::size_t quad, std::size_t piece) {

@@ -49,22 +49,10 @@ MEDLOOP_INLINE Ints dot4(Ints sums, const std::uint8_t* weights, Ints activation
 namespace medloop {
 namespace {
 
-struct Dot {
+struct Dot : QuadDot {
     // One register a token: 12 sums cover the instruction's latency of 5 on two ports.
     static constexpr std::size_t kTile = 12;
     static constexpr std::size_t kFloatTile = 12;
-
-    template <std::size_t tokens>
-    static MEDLOOP_INLINE void ternary(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
-                                       std::size_t count, Ints (&sums)[tokens][kPieces]) {
-        multiply_quads<tokens>(rows, stride, panel, count, sums);
-    }
-
-    template <std::size_t tokens>
-    static MEDLOOP_INLINE void bytes(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
-                                     std::size_t count, Ints (&sums)[tokens][kPieces]) {
-        multiply_quads<tokens>(rows, stride, panel, count, sums);
-    }
 
 #if defined(MEDLOOP_EMULATE_VNNI)
 

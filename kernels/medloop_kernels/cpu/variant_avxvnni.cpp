@@ -27,25 +27,14 @@ MEDLOOP_INLINE Ints dot4(Ints sums, const std::uint8_t* weights, Ints activation
 }  // namespace medloop
 
 #include "dot_tile.h"
+#include "peak_256.h"
 
 namespace medloop {
 namespace {
 
-struct Dot {
+struct Dot : QuadDot {
     static constexpr std::size_t kTile = 6;
     static constexpr std::size_t kFloatTile = 6;
-
-    template <std::size_t tokens>
-    static MEDLOOP_INLINE void ternary(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
-                                       std::size_t count, Ints (&sums)[tokens][kPieces]) {
-        multiply_quads<tokens>(rows, stride, panel, count, sums);
-    }
-
-    template <std::size_t tokens>
-    static MEDLOOP_INLINE void bytes(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
-                                     std::size_t count, Ints (&sums)[tokens][kPieces]) {
-        multiply_quads<tokens>(rows, stride, panel, count, sums);
-    }
 
     // 448 instructions of 32 multiply-accumulates, on 14 sums.
     static double integer_rounds(std::size_t rounds) {
@@ -58,16 +47,7 @@ struct Dot {
         return 448.0 * 32.0 * static_cast<double>(rounds);
     }
 
-    // 384 fused multiply-adds of 8 lanes, on 12 sums.
-    static double floating_rounds(std::size_t rounds) {
-        for (std::size_t round = 0; round < rounds; ++round)
-            asm volatile(
-                "vzeroall\n\t.rept 32\n\t.irp sum, 4,5,6,7,8,9,10,11,12,13,14,15\n\t"
-                "vfmadd231ps %%ymm0, %%ymm1, %%ymm\\sum\n\t.endr\n\t.endr" ::
-                    : "xmm0", "xmm1", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
-                      "xmm12", "xmm13", "xmm14", "xmm15");
-        return 384.0 * 8.0 * static_cast<double>(rounds);
-    }
+    static double floating_rounds(std::size_t rounds) { return fused_multiply_add_rounds(rounds); }
 };
 
 }  // namespace

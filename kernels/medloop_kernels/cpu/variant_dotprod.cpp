@@ -36,21 +36,9 @@ MEDLOOP_INLINE Ints dot4(Ints sums, const std::uint8_t* weights, Ints activation
 namespace medloop {
 namespace {
 
-struct Dot {
+struct Dot : QuadDot {
     static constexpr std::size_t kTile = 4;
     static constexpr std::size_t kFloatTile = 4;
-
-    template <std::size_t tokens>
-    static MEDLOOP_INLINE void ternary(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
-                                       std::size_t count, Ints (&sums)[tokens][kPieces]) {
-        multiply_quads<tokens>(rows, stride, panel, count, sums);
-    }
-
-    template <std::size_t tokens>
-    static MEDLOOP_INLINE void bytes(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
-                                     std::size_t count, Ints (&sums)[tokens][kPieces]) {
-        multiply_quads<tokens>(rows, stride, panel, count, sums);
-    }
 
     // 512 instructions of 16 multiply-accumulates, on 16 sums.
     static double integer_rounds(std::size_t rounds) {
