@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medloop_model import pretrained
 from medloop_model.checkpoint import load_package
-from medloop_model.training.pretraining import PretrainSettings
+from medloop_model.training.pretraining import RECIPE, PretrainSettings
 
 from medloop_services.bus.cache import cache_directory
 from medloop_services.pretraining import (
@@ -81,7 +81,7 @@ def _shipped(stream: Stream) -> ModelChoice | None:
 
 def _trained(stream: Stream, announce: Callable[[str], None], progress: Progress | None) -> ModelChoice:
     home = home_of(stream)
-    recipe = [training_digest(home.training), home.architecture.to_json(), asdict(ON_DEMAND)]
+    recipe = [training_digest(home.training), home.architecture.to_json(), asdict(ON_DEMAND), RECIPE]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_directory() / "models" / f"{home.data}-{key}"
     source = f"trained here on {home.data}, kept in {folder}"

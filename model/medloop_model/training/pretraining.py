@@ -25,7 +25,15 @@ from medloop_model.training.adam import AdamW
 from medloop_model.training.distillation import distillation_loss
 from medloop_model.training.ewc import fisher_diagonal, normalise_fisher
 from medloop_model.training.export import export_package, export_teacher
-from medloop_model.training.images import PATIENT, Bounds, augment, draw_balanced, to_labels, to_pixels
+from medloop_model.training.images import (
+    PATIENT,
+    Bounds,
+    augment,
+    draw_balanced,
+    to_labels,
+    to_pixels,
+    usual_bounds,
+)
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.integer]
@@ -33,6 +41,12 @@ Progress = Callable[[str, int, int, float], None]
 """Called after every step with the stage's name, steps done, steps in all and the loss."""
 
 Loss = Callable[[BiTMedViT, Tensor, Tensor], Tensor]
+
+RECIPE = 2
+"""Raised when the same images and settings begin to train another model: caches of models go by it."""
+
+SLIDE_STRENGTH = 0.5
+"""Of the augmentation of slides, whose bounds are wide: at full strength a few hundred steps are too few."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,8 @@ def pretrain(
     pixels = to_pixels(train_images, architecture)
     labels = to_labels(train_labels, architecture)
     report = progress or (lambda stage, step, steps, loss: None)
+    bounds = usual_bounds(architecture)
+    strength = SLIDE_STRENGTH if bounds.stained else 1.0
 
     teacher = BiTMedViT(architecture.full_precision(), settings.seed)
     fit(
@@ -118,6 +134,8 @@ def pretrain(
         weight_decay=settings.teacher_weight_decay,
         warm_up=settings.warm_up,
         seed=settings.seed,
+        augmentation=strength,
+        bounds=bounds,
         after_step=lambda step, loss: report("teacher", step, settings.teacher_steps, loss),
     )
     student = BiTMedViT(architecture)
@@ -132,6 +150,8 @@ def pretrain(
         weight_decay=0.0,
         warm_up=settings.warm_up,
         seed=settings.seed + 1,
+        augmentation=strength,
+        bounds=bounds,
         after_step=lambda step, loss: report("student", step, settings.student_steps, loss),
     )
     generator = torch.Generator().manual_seed(settings.seed + 2)
@@ -144,6 +164,7 @@ def pretrain(
         return {
             "seed": settings.seed,
             "pretraining": asdict(settings),
+            "recipe": RECIPE,
             "training_images": len(labels),
             "validation_accuracy": round(accuracy(predicted, truth), 4),
             "validation_balanced_accuracy": round(balanced_accuracy(predicted, truth), 4),

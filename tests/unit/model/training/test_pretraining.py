@@ -58,6 +58,23 @@ def test_progress_tells_every_step_of_both_stages() -> None:
     assert told == [("teacher", 1, 2), ("teacher", 2, 2), *[("student", step, 3) for step in (1, 2, 3)]]
 
 
+def cornered(count: int, seed: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coloured images, half of them with a bright upper corner, on the left or on the right."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 2, count)
+    images = draw.integers(0, 100, (count, 8, 8, 3)).astype(np.uint8)
+    images[labels == 1, :3, column : column + 3] = 250
+    return images, labels
+
+
+def test_a_model_of_slides_knows_them_mirrored() -> None:
+    coloured = Architecture(8, 3, 4, 16, 1, 2, 2, ("plain", "cornered"))
+    settings = PretrainSettings(teacher_steps=80, student_steps=80, batch_size=32, fisher_images=8)
+    made = pretrain(*cornered(200, 0, 0), *cornered(40, 1, 0), coloured, settings=settings)
+    images, labels = cornered(100, 2, 5)
+    assert np.mean(predict(network_from(made.package), images).argmax(axis=1) == labels) > 0.9
+
+
 def test_images_of_another_size_are_refused() -> None:
     images, labels = shades(4, 0)
     with pytest.raises(ShapeError):
