@@ -106,8 +106,8 @@ async def feed(settings: BusSettings, events: list[Any], fault: Callable[[], Non
     await sender.stop()
 
 
-async def stored(settings: BusSettings, prefix: str) -> dict[str, Any]:
-    values = compacted(await read_topic(settings, state_topic("tally")))
+async def stored(settings: BusSettings, prefix: str, since_ms: int) -> dict[str, Any]:
+    values = compacted(await read_topic(settings, state_topic("tally"), since_ms))
     kept = from_records(tally.TallyState, values)
     return {key: each.state for key, each in kept.items() if key.startswith(prefix)}
 
@@ -118,11 +118,14 @@ async def after_a_fault(
     """Return what a clean run brings about, and what the service has when a fault struck meanwhile."""
     events = images(prefix)
     clean = clean_run(events)
+    since_ms = int(time.time() * 1000)
     await feed(settings, events, fault, at)
     deadline = time.monotonic() + PATIENCE_S
-    while (states := await stored(settings, prefix)) != clean.states and time.monotonic() < deadline:
+    while (
+        states := await stored(settings, prefix, since_ms)
+    ) != clean.states and time.monotonic() < deadline:
         await asyncio.sleep(0.5)
-    labels = [decode(LabelConfirmed, each.value) for each in await read_topic(settings, LABELS)]
+    labels = [decode(LabelConfirmed, each.value) for each in await read_topic(settings, LABELS, since_ms)]
     mine = [label for label in labels if label.device_id.startswith(prefix)]
     found = {label.event_id: label for label in mine}
     record("repeated_on_the_wire", len(mine) - len(found))

@@ -37,6 +37,7 @@ class Player:
     sender: Sender
     admin: AIOKafkaAdminClient
     reader: AIOKafkaConsumer
+    since_ms: int
 
     async def play(self, events: Sequence[Event], kill_at: int) -> None:
         """Send events; kill the service, beside the sending, when so many have been sent."""
@@ -89,7 +90,7 @@ class Player:
         events = [
             decode(kind, record.value)
             for kind in kinds
-            for record in await records_of(self.reader, topic_of(kind).name)
+            for record in await records_of(self.reader, topic_of(kind).name, self.since_ms)
             if record.key.decode().startswith(site)
         ]
         return [
@@ -105,7 +106,7 @@ class Player:
         for processor in self.service.processors:
             if not isinstance(processor, KeyedProcessor) or processor.name == "event_aggregation":
                 continue
-            latest = compacted(await records_of(self.reader, state_topic(processor.name)))
+            latest = compacted(await records_of(self.reader, state_topic(processor.name), self.since_ms))
             for key, kept in from_records(processor.state, latest).items():
                 if key.startswith(site):
                     found[processor.name, key] = kept.state.model_dump_json()
@@ -120,7 +121,7 @@ async def player(killable: Killable, service: Service) -> AsyncIterator[Player]:
     await admin.start()
     await reader.start()
     try:
-        yield Player(killable, service, sender, admin, reader)
+        yield Player(killable, service, sender, admin, reader, since_ms=int(time.time() * 1000))
     finally:
         await sender.stop()
         await admin.close()

@@ -13,12 +13,13 @@ def partitions(topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(topic_of(ImageAcquired).partitions)]
 
 
-async def records_of(consumer: AIOKafkaConsumer, topic: str) -> list[ConsumerRecord]:
-    """Return every record of a topic, in the order of each partition."""
+async def records_of(consumer: AIOKafkaConsumer, topic: str, since_ms: int = 0) -> list[ConsumerRecord]:
+    """Return a topic's records sent since a time (Unix, ms), in the order of each partition."""
     places = partitions(topic)
     consumer.assign(places)
-    await consumer.seek_to_beginning(*places)
     ends = await consumer.end_offsets(places)
+    for place, first in (await consumer.offsets_for_times(dict.fromkeys(places, since_ms))).items():
+        consumer.seek(place, ends[place] if first is None else first.offset)
     found: list[ConsumerRecord] = []
     while any([await consumer.position(place) < end for place, end in ends.items()]):
         for records in (await consumer.getmany(timeout_ms=100)).values():
@@ -26,12 +27,12 @@ async def records_of(consumer: AIOKafkaConsumer, topic: str) -> list[ConsumerRec
     return found
 
 
-async def read_topic(settings: BusSettings, topic: str) -> list[ConsumerRecord]:
-    """Return every record of a topic, with a consumer of its own."""
+async def read_topic(settings: BusSettings, topic: str, since_ms: int = 0) -> list[ConsumerRecord]:
+    """Return a topic's records sent since a time (Unix, ms), with a consumer of its own."""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, enable_auto_commit=False)
     await consumer.start()
     try:
-        return await records_of(consumer, topic)
+        return await records_of(consumer, topic, since_ms)
     finally:
         await consumer.stop()
 

@@ -12,6 +12,7 @@ from medloop_services.drift_detection.detectors.detector import Batch, Scalars
 from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov, distance
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
 from medloop_services.drift_detection.detectors.maximum_mean_discrepancy import MaximumMeanDiscrepancy
+from river import drift
 from scipy.stats import ks_2samp
 
 ONE = Scalars(("data.noise",), (Layer.DATA,))
@@ -116,6 +117,18 @@ def test_adwin_cuts_off_what_was_before_the_change() -> None:
     assert reading.alarmed
     assert reading.since_sequence is not None
     assert abs(reading.since_sequence - 16 * 12) <= 32
+
+
+def test_adwin_keeps_what_rivers_own_keeps() -> None:
+    adwin = Adwin.watching(ONE.names, ONE, delta=0.002, images=512)
+    generator = np.random.default_rng(7)
+    scores = [*generator.normal(0, 1, 192), *generator.normal(1, 1, 192)]
+    rivers = drift.ADWIN(delta=0.002, clock=16)
+    for score in scores:
+        rivers.update(score)
+    state = adwin.update(adwin.initial(), batch(scores))
+    assert state.kept == (int(rivers.width),)
+    assert rivers.width < len(scores)
 
 
 def test_the_change_point_is_where_the_likelihood_says() -> None:
