@@ -25,7 +25,7 @@ from topic_reader import compacted, partitions, records_of
 CHUNK = 20
 RATE = 1_000
 PATIENCE_S = 180
-POLL_S = 0.03
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.1
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,13 @@ class Player:
     async def all_handled(self) -> None:
         """Wait until everything sent so far has been committed and, by a follower, every release read."""
         deadline = time.monotonic() + PATIENCE_S
+        wait_s = SHORTEST_WAIT_S
         while not (await self._committed() and await self._followed()):
             assert time.monotonic() < deadline, self.killable.log.read_text()[-4000:]
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(
+                wait_s
+            )  # longer and longer: asking takes the cores that the service restarts on
+            wait_s = min(1.5 * wait_s, LONGEST_WAIT_S)
 
     async def _committed(self) -> bool:
         for processor in self.service.processors:
