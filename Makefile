@@ -52,6 +52,21 @@ lock: $(UV) ## Resolve the dependencies again and write requirements.lock
 	$(UV) export --quiet --no-header --no-emit-workspace --no-emit-project --format requirements.txt \
 		--output-file requirements.lock >/dev/null
 
+NVCC := kernels/build/nvcc
+
+$(NVCC)/.installed: kernels/nvcc.lock | setup
+	$(UV) pip install --quiet --python $(BIN)/python --target $(NVCC) --require-hashes -r kernels/nvcc.lock
+	@touch $@
+
+.PHONY: cuda
+cuda: $(NVCC)/.installed ## Compile the CUDA kernels for sm_80, sm_87 and sm_90; needs no GPU (350 MB, once)
+	$(BIN)/python -m medloop_kernels.cuda.build --nvcc $(NVCC)/nvidia/cu13/bin/nvcc
+
+.PHONY: lock-cuda
+lock-cuda: setup ## Resolve the CUDA compiler again and write kernels/nvcc.lock
+	$(UV) pip compile --quiet --upgrade --no-header --no-annotate --generate-hashes --group nvcc \
+		--output-file kernels/nvcc.lock >/dev/null
+
 # --- use ------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -108,8 +123,13 @@ test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and e
 	$(BIN)/pytest -m slow --timeout 1200
 
 .PHONY: test-sanitizers
-test-sanitizers: setup ## The C++ kernels under ASan and UBSan, VNNI emulated, and as Arm code under QEMU
-	$(BIN)/pytest -m slow tests/unit/kernels/test_native_code.py --timeout 600
+test-sanitizers: setup ## The C++ and CUDA kernels under ASan and UBSan, VNNI emulated, and as Arm code under QEMU
+	$(BIN)/pytest -m slow tests/unit/kernels --timeout 600
+
+.PHONY: test-cuda
+test-cuda: cuda ## The CUDA kernels on the GPU of this machine, by the suite of every back end
+	$(BIN)/python -c "import medloop_kernels; medloop_kernels.select('cuda')"
+	$(BIN)/pytest tests/unit/kernels/test_every_backend.py tests/unit/kernels/cuda
 
 .PHONY: test-extras
 test-extras: setup ## Install each service's extra alone and import its app

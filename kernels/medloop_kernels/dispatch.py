@@ -1,19 +1,20 @@
 """Which back end runs: one table, one choice a process, and never a silent fallback.
 
-`MEDLOOP_KERNELS` overrides the choice: `reference`, `cpu` (the best instruction set this processor has)
-or one instruction set by name, such as `cpu:generic`. `MEDLOOP_KERNELS_THREADS` says how many threads share
-the images of a batch: 1 by default, since a service's replicas share the machine.
+`MEDLOOP_KERNELS` overrides the choice: `reference`, `cpu` (the best instruction set this processor has),
+one instruction set by name, such as `cpu:generic`, or `cuda`. `MEDLOOP_KERNELS_THREADS` says how many threads
+share the images of a batch: 1 by default, since a service's replicas share the machine.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
 
-from medloop_kernels import cpu, reference
+from medloop_kernels import cpu, cuda, reference
 from medloop_kernels.backend import Backend, Operations
 from medloop_kernels.errors import BackendUnavailable, InvalidThreads
 
@@ -37,7 +38,7 @@ def select(name: str | None = None) -> Backend:
     """The back end to run on.
 
     Args:
-        name: `reference`, `cpu`, `cpu:<instruction set>`; None reads MEDLOOP_KERNELS, else takes `cpu`.
+        name: `reference`, `cpu`, `cpu:<instruction set>`, `cuda`; None reads MEDLOOP_KERNELS, else `cpu`.
 
     Raises:
         BackendUnavailable: there is no such back end, or it cannot run on this machine.
@@ -59,7 +60,10 @@ def threads() -> int:
 
 def available() -> list[Backend]:
     """Every back end that runs on this machine, each CPU instruction set by itself."""
-    return [_reference(None), *(_cpu(variant) for variant in cpu.variant_names())]
+    found = [_reference(None), *(_cpu(variant) for variant in cpu.variant_names())]
+    with suppress(BackendUnavailable):
+        found.append(_cuda(None))
+    return found
 
 
 def describe() -> list[BackendDescription]:
@@ -105,8 +109,10 @@ def _cpu(variant: str | None) -> Backend:
     return Backend("cpu", implementation.name, operations, cpu.compiler(implementation))
 
 
-def _cuda(variant: str | None) -> NoReturn:
-    raise BackendUnavailable("this release has no CUDA kernels: choose `cpu`, which needs no accelerator.")
+def _cuda(variant: str | None) -> Backend:
+    if variant is not None:
+        raise BackendUnavailable("the GPU decides its architecture: choose plain `cuda`.")
+    return cuda.backend()
 
 
 def _tensorrt(variant: str | None) -> NoReturn:

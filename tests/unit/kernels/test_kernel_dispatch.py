@@ -23,7 +23,6 @@ def test_the_environment_overrides_the_choice(monkeypatch, value, variant):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("cuda", "no CUDA kernels"),
         ("tensorrt", "no TensorRT engine"),
         ("gpu", "choose one of reference, cpu"),
         ("cpu:mmx", "cannot run 'mmx' here"),
