@@ -25,6 +25,8 @@ class Architecture:
         mlp_ratio: hidden size of the MLP in units of width.
         classes: name of each output, in order.
         ternary_attention: whether qkv and out are ternary too, or only the MLP.
+        ternary_patch, ternary_position, ternary_head: whether the weights of the patch embedding, the
+            positions and the head are. Their inputs stay in full precision; each row has a scale.
         quantized: False for the full-precision teacher of the same shape.
 
     Raises:
@@ -40,6 +42,9 @@ class Architecture:
     mlp_ratio: int
     classes: tuple[str, ...]
     ternary_attention: bool = True
+    ternary_patch: bool = False
+    ternary_position: bool = False
+    ternary_head: bool = False
     quantized: bool = True
 
     def __post_init__(self) -> None:
@@ -70,6 +75,15 @@ class Architecture:
     def with_classes(self, classes: tuple[str, ...]) -> Architecture:
         """The same network with other outputs."""
         return replace(self, classes=classes)
+
+    def all_ternary(self) -> Architecture:
+        """The same network with every weight matrix ternary (the idea of FTerViT, arXiv 2605.21171).
+
+        Norms, scales and biases stay in full precision: one number a channel.
+        """
+        return replace(
+            self, ternary_attention=True, ternary_patch=True, ternary_position=True, ternary_head=True
+        )
 
     def full_precision(self) -> Architecture:
         """The teacher's architecture: same shape, nothing quantised."""

@@ -1,7 +1,7 @@
 """One safetensors file a model: what the engine runs, training goes on from and monitoring compares to.
 
 ```
-packed/…      what engine.py runs: 2-bit weights, scales, full-precision embedding, norms and head
+packed/…      what engine.py runs: 2-bit weights, scales, and what stays in full precision
 latent/…      shadow weights by their torch names, which training moves
 fisher/…      diagonal Fisher information of each latent weight, normalised to mean 1
 reference/…   statistics of the data that the model is at home with

@@ -5,7 +5,8 @@ Shape suffixes: B batch · H, W image rows, columns · C channels · T tokens ·
 linear layer · N classes
 
 Pre-norm blocks where every linear normalises its own input (BitLinear); multi-query attention; exact GELU;
-mean over tokens, LayerNorm, linear head. Patch embedding, positions, norms and head stay in full precision.
+mean over tokens, LayerNorm, linear head. The weights of patch embedding, positions and head are ternary where
+the architecture says so; norms stay in full precision.
 """
 
 from __future__ import annotations
@@ -100,16 +101,23 @@ class BiTMedViT(nn.Module):
 
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
         """Logits (B, N) of pixels in [0, 1]."""
-        logits_BN: Tensor = self.head(self.embed(pixels_BHWC))
-        return logits_BN
+        weight_ND = self._rounded(self.head.weight, self.architecture.ternary_head)
+        return functional.linear(self.embed(pixels_BHWC), weight_ND, self.head.bias)
 
     def embed(self, pixels_BHWC: Tensor) -> Tensor:
         """Embedding (B, D): what the head reads."""
-        x_BTD = self.patch(self._patches(pixels_BHWC)) + self.position
+        weight_DP = self._rounded(self.patch.weight, self.architecture.ternary_patch)
+        position_TD = self._rounded(self.position, self.architecture.ternary_position)
+        x_BTD = functional.linear(self._patches(pixels_BHWC), weight_DP, self.patch.bias) + position_TD
         for block in self.blocks:
             x_BTD = block(x_BTD)
         embedding_BD: Tensor = self.norm(x_BTD.mean(dim=1))
         return embedding_BD
+
+    def _rounded(self, weight_OI: Tensor, ternary: bool) -> Tensor:
+        return (
+            absmean_ternary(weight_OI, a_row=True) if ternary and self.architecture.quantized else weight_OI
+        )
 
     def _patches(self, pixels_BHWC: Tensor) -> Tensor:
         """Cut into patches (B, T, P); pixels of a patch run row, column, channel."""

@@ -3,7 +3,8 @@
 Packed tensors by name (P patch pixels p·p·C · D width · T tokens · I, O inputs, outputs · N classes):
 
     patch.weight (D, P), patch.bias (D,)      P runs over a patch's row, column, channel
-    position (T, D)
+    position (T, D)                           these two and head.weight: or codes and scale, a scale a row,
+                                              where the architecture makes them ternary
     blocks.{i}.{qkv,out,fc1,fc2}.             each linear normalises its own input
         norm (I,), bias (O,)
         codes (O, packed width), scale (O,)   ternary: scale is the absmean scale times the output's gain
@@ -156,13 +157,15 @@ def read_network(tensors: Tensors, architecture: Architecture) -> PackedNetwork:
     patch_pixels = architecture.patch_size**2 * architecture.channels
     return PackedNetwork(
         architecture=architecture,
-        patch_weight=read_floats(tensors, "patch.weight", (width, patch_pixels)),
+        patch_weight=read_matrix(tensors, "patch.weight", (width, patch_pixels), architecture.ternary_patch),
         patch_bias=read_floats(tensors, "patch.bias", (width,)),
-        position=read_floats(tensors, "position", (architecture.tokens, width)),
+        position=read_matrix(
+            tensors, "position", (architecture.tokens, width), architecture.ternary_position
+        ),
         blocks=tuple(read_block(tensors, index, architecture) for index in range(architecture.depth)),
         norm_weight=read_floats(tensors, "norm.weight", (width,)),
         norm_bias=read_floats(tensors, "norm.bias", (width,)),
-        head_weight=read_floats(tensors, "head.weight", (classes, width)),
+        head_weight=read_matrix(tensors, "head.weight", (classes, width), architecture.ternary_head),
         head_bias=read_floats(tensors, "head.bias", (classes,)),
     )
 
@@ -191,16 +194,10 @@ def read_ternary(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> Te
     Raises:
         UnsupportedArchitecture: a tensor is missing, doesn't fit, or is damaged.
     """
-    packed = _tensor(tensors, f"{prefix}.codes")
-    try:
-        rows = len(unpack(packed, inputs))
-    except LayoutError as error:
-        raise UnsupportedArchitecture(f"packed tensor {prefix}.codes can't be used: {error}") from error
-    if rows != outputs:
-        raise UnsupportedArchitecture(f"packed tensor {prefix}.codes has {rows} rows, not {outputs}")
+    _read_codes(tensors, prefix, inputs, outputs)
     return TernaryLinear(
         norm=read_floats(tensors, f"{prefix}.norm", (inputs,)),
-        codes=np.ascontiguousarray(packed),
+        codes=np.ascontiguousarray(tensors[f"{prefix}.codes"]),
         scale=read_floats(tensors, f"{prefix}.scale", (outputs,)),
         bias=read_floats(tensors, f"{prefix}.bias", (outputs,)),
     )
@@ -217,6 +214,30 @@ def read_full(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> FullL
         weight=read_floats(tensors, f"{prefix}.weight", (outputs, inputs)),
         bias=read_floats(tensors, f"{prefix}.bias", (outputs,)),
     )
+
+
+def read_matrix(tensors: Tensors, name: str, shape: tuple[int, int], ternary: bool) -> Floats:
+    """Weights that multiply inputs in full precision: float32 as stored, or ternary codes times their scales.
+
+    Raises:
+        UnsupportedArchitecture: a tensor is missing, doesn't fit, or is damaged.
+    """
+    if not ternary:
+        return read_floats(tensors, name, shape)
+    prefix = name.removesuffix(".weight")
+    codes = _read_codes(tensors, prefix, inputs=shape[1], outputs=shape[0])
+    weights: Floats = codes * read_floats(tensors, f"{prefix}.scale", shape[:1])[:, None]
+    return weights
+
+
+def _read_codes(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> NDArray[np.int8]:
+    try:
+        codes = unpack(_tensor(tensors, f"{prefix}.codes"), inputs)
+    except LayoutError as error:
+        raise UnsupportedArchitecture(f"packed tensor {prefix}.codes can't be used: {error}") from error
+    if len(codes) != outputs:
+        raise UnsupportedArchitecture(f"packed tensor {prefix}.codes has {len(codes)} rows, not {outputs}")
+    return codes
 
 
 def read_floats(tensors: Tensors, name: str, shape: tuple[int, ...]) -> Floats:

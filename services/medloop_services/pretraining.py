@@ -35,6 +35,7 @@ class Home:
         training: images to train on.
         validation: images that the monitoring reference is measured on.
         test: images that only report.
+        all_ternary: whether patch embedding, positions and head are ternary too.
     """
 
     data: str
@@ -43,12 +44,14 @@ class Home:
     training: Split
     validation: Split
     test: Split
+    all_ternary: bool = False
 
     @property
     def architecture(self) -> Architecture:
         """The `ward` network for these images."""
         images = self.training.images
-        return ward(int(images.shape[1]), 1 if images.ndim == 3 else 3, self.class_names)
+        architecture = ward(int(images.shape[1]), 1 if images.ndim == 3 else 3, self.class_names)
+        return architecture.all_ternary() if self.all_ternary else architecture
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,13 +72,14 @@ def export_teacher(network: BiTMedViT, provenance: Mapping[str, Any]) -> ModelPa
 @torch.no_grad()
 def pack_network(network: BiTMedViT) -> Tensors:
     """The tensors that the engine runs, by the names that `engine.py` defines."""
+    architecture = network.architecture
     packed = {
-        "patch.weight": _array(network.patch.weight),
+        **_pack_matrix("patch.weight", network.patch.weight, architecture.ternary_patch),
         "patch.bias": _array(network.patch.bias),
-        "position": _array(network.position),
+        **_pack_matrix("position", network.position, architecture.ternary_position),
         "norm.weight": _array(network.norm.weight),
         "norm.bias": _array(network.norm.bias),
-        "head.weight": _array(network.head.weight),
+        **_pack_matrix("head.weight", network.head.weight, architecture.ternary_head),
         "head.bias": _array(network.head.bias),
     }
     for index, block in enumerate(network.blocks):
@@ -87,6 +88,15 @@ def pack_network(network: BiTMedViT) -> Tensors:
             prefix = f"blocks.{index}.{linear}"
             packed |= {f"{prefix}.{name}": tensor for name, tensor in _pack_linear(layer).items()}
     return packed
+
+
+def _pack_matrix(name: str, weight_OI: torch.Tensor, ternary: bool) -> Tensors:
+    if not ternary:
+        return {name: _array(weight_OI)}
+    codes, scale = ternary_codes(weight_OI, a_row=True)
+    packed = pack(codes.numpy().astype(np.int8))
+    prefix = name.removesuffix(".weight")
+    return {f"{prefix}.codes": packed, f"{prefix}.scale": _array(scale[:, 0])}
 
 
 def _pack_linear(layer: BitLinear) -> Tensors:

@@ -16,16 +16,17 @@ SMALLEST_SCALE = 1e-5
 INT8_LIMIT = 127
 
 
-def absmean_ternary(weight_OI: Tensor) -> Tensor:
+def absmean_ternary(weight_OI: Tensor, a_row: bool = False) -> Tensor:
     """W → γ · clamp(round(W / γ), −1, 1) with γ = mean |W| over the tensor (arXiv 2402.17764, eq. 1–3).
 
     Args:
         weight_OI: latent weights, float, any shape.
+        a_row: γ is the mean over each row instead, for weights that no gain per output follows.
 
     Returns:
         Values in {−γ, 0, γ}, same shape and dtype; the gradient passes unchanged.
     """
-    ternary_OI: Tensor = _AbsmeanTernary.apply(weight_OI)
+    ternary_OI: Tensor = _AbsmeanTernary.apply(weight_OI, a_row)
     return ternary_OI
 
 
@@ -42,9 +43,10 @@ def absmax_int8(x_BTI: Tensor) -> Tensor:
     return rounded_BTI
 
 
-def ternary_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """The codes in {−1, 0, 1} (as float) and the scalar scale γ that `absmean_ternary` multiplies."""
-    scale = weight_OI.abs().mean().clamp(min=SMALLEST_SCALE)
+def ternary_codes(weight_OI: Tensor, a_row: bool = False) -> tuple[Tensor, Tensor]:
+    """The codes in {−1, 0, 1} (as float) and γ, one number or (O, 1), of `absmean_ternary`."""
+    mean = weight_OI.abs().mean(dim=1, keepdim=True) if a_row else weight_OI.abs().mean()
+    scale = mean.clamp(min=SMALLEST_SCALE)
     return (weight_OI / scale).round().clamp(-1, 1), scale
 
 
@@ -59,13 +61,13 @@ def flipped_codes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> 
 
 class _AbsmeanTernary(torch.autograd.Function):
     @staticmethod
-    def forward(_: Any, weight_OI: Tensor) -> Tensor:
-        codes, scale = ternary_codes(weight_OI)
+    def forward(_: Any, weight_OI: Tensor, a_row: bool) -> Tensor:
+        codes, scale = ternary_codes(weight_OI, a_row)
         return codes.mul_(scale)
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        return gradient
+    def backward(_: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class _AbsmaxInt8(torch.autograd.Function):

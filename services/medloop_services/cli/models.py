@@ -42,6 +42,9 @@ def pretrain(
     name: Annotated[str, typer.Option("--name", help="First part of the model's version.")] = "ward",
     teacher_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the teacher.")] = None,
     student_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the student.")] = None,
+    all_ternary: Annotated[
+        bool, typer.Option("--all-ternary", help="Patch embedding, positions and head are ternary too.")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Train a full-precision teacher and its ternary student; measure the monitoring reference.
@@ -66,9 +69,11 @@ def pretrain(
         training=dataset.divide().training,
         validation=dataset.validation,
         test=dataset.test,
+        all_ternary=all_ternary,
     )
     command = (
         f"medloop pretrain --data {Path(data).name if data else dataset.name} --seed {seed} --name {name}"
+        f"{' --all-ternary' if all_ternary else ''}"
     )
     with training_bar() as progress:
         files = pretrain_model(home, out, name=name, settings=settings, command=command, progress=progress)

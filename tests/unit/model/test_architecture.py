@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,22 @@ def test_paper_has_the_published_measures() -> None:
     architecture = paper(3, CLASSES)
     assert (architecture.tokens, architecture.width, architecture.depth) == (1024, 512, 3)
     assert not architecture.ternary_attention
+
+
+def test_all_ternary_is_every_switch_and_the_teacher_has_none() -> None:
+    everything = paper(3, CLASSES).all_ternary()
+    assert everything.ternary_attention
+    assert everything.ternary_patch
+    assert everything.ternary_position
+    assert everything.ternary_head
+    assert not everything.full_precision().quantized
+
+
+def test_a_package_from_before_the_switches_is_still_read() -> None:
+    fields = json.loads(ward(28, 1, CLASSES).to_json())
+    for switch in ("ternary_patch", "ternary_position", "ternary_head"):
+        del fields[switch]
+    assert Architecture.from_json(json.dumps(fields)) == ward(28, 1, CLASSES)
 
 
 @given(

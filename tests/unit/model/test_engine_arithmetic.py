@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medloop_kernels import available, select
-from medloop_model.architecture import Architecture, ward
-from medloop_model.checkpoint import ModelPackage
+from medloop_model.architecture import Architecture, paper, ward
+from medloop_model.checkpoint import ModelPackage, load_package, save_package
 from medloop_model.engine import Engine
 from medloop_model.errors import ShapeError, UnsupportedArchitecture
 from medloop_model.network import BiTMedViT
@@ -41,6 +41,7 @@ ARCHITECTURES = {
         classes=("a", "b", "c"),
         ternary_attention=False,
     ),
+    "all-ternary": ward(28, 1, ("normal", "opacity")).all_ternary(),
     "odd-measures": Architecture(
         image_size=15, channels=1, patch_size=5, width=33, depth=1, heads=3, mlp_ratio=3, classes=("a", "b")
     ),
@@ -66,6 +67,14 @@ def images_for(architecture: Architecture, count: int, seed: int = 0):
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def package(request) -> ModelPackage:
     return package_of(ARCHITECTURES[request.param])
+
+
+def test_the_published_network_all_ternary_is_a_file_of_two_and_a_half_megabytes(tmp_path):
+    package = export_package(BiTMedViT(paper(3, ("normal", "opacity")).all_ternary()), {})
+    served = tmp_path / "served.safetensors"
+    save_package(replace(package, latent={}), served)
+    assert served.stat().st_size <= 2_600_000
+    assert Engine(load_package(served)).classes == ("normal", "opacity")
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,16 @@ def test_teacher_and_student_learn_and_the_student_is_ternary() -> None:
     assert made.package.provenance["validation_accuracy"] > 0.95
 
 
+def test_a_student_with_ternary_weights_everywhere_learns() -> None:
+    made = pretrain(*shades(200, 0), *shades(60, 1), TINY.all_ternary(), settings=QUICK)
+    images, labels = shades(100, 2)
+    assert np.mean(predict(network_from(made.package), images).argmax(axis=1) == labels) > 0.95
+    full_precision = {"patch.bias", "norm.weight", "norm.bias", "head.bias"}
+    matrices = {name for name, tensor in made.package.packed.items() if tensor.ndim == 2}
+    assert all(name.endswith(".codes") for name in matrices)
+    assert full_precision <= made.package.packed.keys()
+
+
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     digests = set()
     for run in ("first", "second"):
