@@ -116,7 +116,7 @@ test-faults: setup ## All 20 kill -9 rounds of 2,000 events a service
 
 .PHONY: test-loop
 test-loop: setup ## The loop closes in one process on three scenarios
-	$(BIN)/pytest -m slow -k one_process tests/integration/test_the_loop_closes.py --timeout 600
+	$(BIN)/pytest -n 2 -m slow -k one_process tests/integration/test_the_loop_closes.py --timeout 600
 
 .PHONY: test-slow
 test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and every extra installed alone
@@ -124,7 +124,7 @@ test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and e
 
 .PHONY: test-sanitizers
 test-sanitizers: setup ## The C++ and CUDA kernels under ASan and UBSan, VNNI emulated, and as Arm code under QEMU
-	$(BIN)/pytest -m slow tests/unit/kernels --timeout 600
+	$(BIN)/pytest -n 2 -m slow tests/unit/kernels --timeout 600
 
 .PHONY: test-cuda
 test-cuda: cuda ## The CUDA kernels on the GPU of this machine, by the suite of every back end
