@@ -37,9 +37,11 @@ def compare(
 ) -> Comparison:
     """Compare two models' class names with the readers', image by image.
 
-    The bounds are Bonett and Price's adjusted Wald interval for paired proportions in each class (Journal of
-    Educational and Behavioral Statistics 37, 2012, p. 479; one is added to both discordant counts), averaged
-    over the classes. They are for one look at a number of images that the outcome did not choose.
+    The bounds are Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational and
+    Behavioral Statistics 37, 2012, p. 479), averaged over the classes. The one that they add to both
+    discordant counts is shared by the classes, as the same authors do for sums of proportions (Computational
+    Statistics & Data Analysis 45, 2004, p. 449): one a class would pull many small classes towards no
+    difference, and hide a loss. They are for one look at a number of images that the outcome did not choose.
 
     Args:
         labels: what readers said; at least one.
@@ -49,7 +51,8 @@ def compare(
     """
     classes = sorted(set(labels))
     pairs = {name: _pairs(name, labels, base, candidate) for name in classes}
-    differences, variances = zip(*(_difference(found) for found in pairs.values()), strict=True)
+    added = 1 / len(classes)
+    differences, variances = zip(*(_difference(found, added) for found in pairs.values()), strict=True)
     middle, error = fmean(differences), sqrt(sum(variances)) / len(classes)
     margin = NormalDist().inv_cdf(confidence) * error
     return Comparison(
@@ -71,9 +74,9 @@ def _pairs(
     ]
 
 
-def _difference(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
+def _difference(pairs: Sequence[tuple[bool, bool]], added: float) -> tuple[float, float]:
     """Return the adjusted difference of two paired proportions and its variance."""
-    size = len(pairs) + 2
-    won = (sum(candidate and not base for base, candidate in pairs) + 1) / size
-    lost = (sum(base and not candidate for base, candidate in pairs) + 1) / size
+    size = len(pairs) + 2 * added
+    won = (sum(candidate and not base for base, candidate in pairs) + added) / size
+    lost = (sum(base and not candidate for base, candidate in pairs) + added) / size
     return won - lost, (won + lost - (won - lost) ** 2) / size
