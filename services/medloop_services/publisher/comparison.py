@@ -37,8 +37,8 @@ def compare(
 ) -> Comparison:
     """Compare two models' class names with the readers', image by image.
 
-    The bounds are Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational and
-    Behavioral Statistics 37, 2012, p. 479), averaged over the classes. The one that they add to both
+    The bounds are Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational
+    and Behavioral Statistics 37, 2012, p. 479), averaged over the classes. The one that they add to both
     discordant counts is shared by the classes, as the same authors do for sums of proportions (Computational
     Statistics & Data Analysis 45, 2004, p. 449): one a class would pull many small classes towards no
     difference, and hide a loss. They are for one look at a number of images that the outcome did not choose.
