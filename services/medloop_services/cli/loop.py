@@ -49,6 +49,8 @@ Severity = Annotated[int | None, typer.Option("--severity", min=1, max=5, help="
 
 DEMO_BEFORE = 500
 """Images before the drift: half a minute's worth at the usual rate."""
+DEMO_AFTER = 4800
+"""Images after it, at most: time for a slow machine to train all of a request's candidates and try one."""
 
 
 def register(app: typer.Typer) -> None:
@@ -120,7 +122,7 @@ def demo(
     from medloop_services.demo.run import run_demo
 
     started = time.monotonic()
-    chosen = _chosen(seed, before or DEMO_BEFORE, after, corruption, severity)
+    chosen = _chosen(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
     stream, choice = _prepare(scenario, data, model, chosen)
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         view = _viewer(live, stream, f"medloop demo · {scenario.value}")
