@@ -73,7 +73,7 @@ class _AbsmeanTernary(torch.autograd.Function):
 class _AbsmaxInt8(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, x_BTI: Tensor) -> Tensor:
-        largest_BT1 = torch.linalg.vector_norm(x_BTI, float("inf"), dim=-1, keepdim=True)
+        largest_BT1 = x_BTI.abs().amax(dim=-1, keepdim=True)  # vector_norm's inf takes fourteen times as long
         scale = INT8_LIMIT / largest_BT1.clamp_(min=SMALLEST_SCALE)
         # No clamp: |x · s| passes 127 by rounding alone, and then rounds back to 127.
         rounded_BTI: Tensor = (x_BTI * scale).round_().div_(scale)

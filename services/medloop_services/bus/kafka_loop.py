@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 LONGEST_BATCH_MS = 30 * 60 * 1000
 REBALANCE_TIMEOUT_MS = 60_000
+GATHERED_BYTES = 256 * 1024
+"""So many are handed over at once, however short they were gathered."""
 
 Fetched = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
@@ -110,6 +112,7 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
                 heartbeat_interval_ms=self._settings.session_timeout_ms // 4,
                 rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
                 max_poll_interval_ms=LONGEST_BATCH_MS,
+                **self._gathering(),
             )
             consumer.subscribe(list(self._types), listener=self)
             try:
@@ -120,6 +123,12 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             else:
                 return consumer
         return None
+
+    def _gathering(self) -> dict[str, int]:
+        """Where there is a state, no one waits for the output, and each batch costs a state and a commit."""
+        if self._store is None:
+            return {}
+        return {"fetch_min_bytes": GATHERED_BYTES, "fetch_max_wait_ms": self._settings.gather_ms}
 
     async def _turn(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
         try:

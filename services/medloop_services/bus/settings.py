@@ -47,6 +47,12 @@ class BusSettings(BaseSettings):
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     batch_events: int = Field(default=256, ge=1, le=10_000, description="events handled between two commits")
     batch_wait_ms: int = Field(default=200, ge=1, le=10_000, description="longest wait for a batch, ms")
+    gather_ms: int = Field(
+        default=200,
+        ge=0,
+        le=10_000,
+        description="longest that the broker gathers events for a processor with a state, ms",
+    )
     session_timeout_ms: int = Field(
         default=6_000,
         ge=1_000,
