@@ -27,17 +27,23 @@ def distillation_loss(
         trusted_B: bool; where False the teacher is not followed and the label alone has full weight.
     """
     label_loss_B = functional.cross_entropy(student_BN, labels_B, reduction="none")
+    divergence_B = divergence(student_BN, teacher_BN, temperature)
+    mixed_B = alpha * label_loss_B + (1 - alpha) * divergence_B
+    if trusted_B is not None:
+        mixed_B = torch.where(trusted_B, mixed_B, label_loss_B)
+    return mixed_B.mean()
+
+
+def divergence(student_BN: Tensor, teacher_BN: Tensor, temperature: float) -> Tensor:
+    """T²·KL(teacher ‖ student) of each image (B,), over the classes that the teacher has."""
     known = teacher_BN.shape[1]
-    divergence_B = functional.kl_div(
+    divergence_BN = functional.kl_div(
         (student_BN[:, :known] / temperature).log_softmax(dim=1),
         (teacher_BN / temperature).log_softmax(dim=1),
         log_target=True,
         reduction="none",
-    ).sum(dim=1)
-    mixed_B = alpha * label_loss_B + (1 - alpha) * temperature**2 * divergence_B
-    if trusted_B is not None:
-        mixed_B = torch.where(trusted_B, mixed_B, label_loss_B)
-    return mixed_B.mean()
+    )
+    return temperature**2 * divergence_BN.sum(dim=1)
 
 
 def agrees_with_label(teacher_BN: Tensor, labels_B: Tensor) -> Tensor:

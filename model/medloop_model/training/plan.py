@@ -21,6 +21,8 @@ class TrainingPlan:
         ewc_lambda: λ of the EWC penalty, on Fisher information of mean 1; 0 switches it off.
         alpha: weight of the labels beside the teacher's logits; 1 switches distillation off.
         temperature: T of the distillation.
+        retention: weight of answering old examples as the base model does, where it is right about them
+            (learning without forgetting, arXiv 1606.09282, on what is rehearsed).
         doubt: standard errors by which new labels must agree less with the base model's answers of a class
             than old labels did, for that class's old examples to be left out (`distil-all`).
         average_decay: of the moving average of weights that is exported; 0 exports the last weights.
@@ -45,6 +47,7 @@ class TrainingPlan:
     ewc_lambda: float = 0.0
     alpha: float = 1.0
     temperature: float = 2.0
+    retention: float = 0.0
     doubt: float = 2.0
     average_decay: float = 0.97
     augmentation: float = 0.5
@@ -80,7 +83,7 @@ class TrainingPlan:
                 discriminant_images=128,
             )
         if strategy == SHALLOW_EWC:
-            return replace(plan, ewc_lambda=0.1)
+            return replace(plan, ewc_lambda=0.1, retention=1.0)
         if strategy == DISTIL_ALL:
             return replace(plan, alpha=0.7)
         if strategy == EXPAND_HEAD:

@@ -28,7 +28,7 @@ from medloop_model.errors import ShapeError
 from medloop_model.network import BitLinear, BiTMedViT
 from medloop_model.training.adam import AdamW
 from medloop_model.training.discriminant import place_head
-from medloop_model.training.distillation import agrees_with_label, distillation_loss
+from medloop_model.training.distillation import agrees_with_label, distillation_loss, divergence
 from medloop_model.training.ewc import ewc_penalty, fisher_diagonal, merge_fisher, normalise_fisher
 from medloop_model.training.export import export_package, network_from
 from medloop_model.training.freeze import DISTIL_ALL, freeze
@@ -89,7 +89,7 @@ class StreamingLearner:
         self._average = {name: p.detach().clone() for name, p in self._moving.items()}
         self._fisher = _expand_fisher(package, self._anchor)
         self._teacher = network_from(load_teacher(teacher_path)) if teacher_path and plan.alpha < 1 else None
-        self._base = network_from(package) if plan.strategy == DISTIL_ALL else None
+        self._base = network_from(package)
         self._base_answers = {memory: memory.labels_B[:0] for memory in (self.old, self.new)}
         self._optimiser = AdamW(self._moving.values())
         self._generator = torch.Generator().manual_seed(plan.seed)
@@ -150,10 +150,11 @@ class StreamingLearner:
     def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, old: RehearsalMemory) -> float:
         """One optimiser step on new examples, remembered ones, and remembered ones in new surroundings."""
         shown = [(pixels_BHWC, labels_B), old.draw(self.plan.rehearsal_batch, self._generator)]
+        rehearsed = slice(len(shown[0][1]), len(shown[0][1]) + len(shown[1][1]))
         if self.plan.transplanted:
             shown.append(self._transplanted(old, self.plan.transplanted, self._generator))
         pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*shown, strict=True))
-        loss = self._loss(self._varied(pixels_BHWC, self._generator), labels_B)
+        loss = self._loss(self._varied(pixels_BHWC, self._generator), labels_B, rehearsed)
         self._optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self._moving.values(), 1.0)
@@ -185,7 +186,7 @@ class StreamingLearner:
             return pixels_BHWC
         return augment(pixels_BHWC, generator, self.plan.augmentation, self._bounds)
 
-    def _loss(self, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+    def _loss(self, pixels_BHWC: Tensor, labels_B: Tensor, rehearsed: slice) -> Tensor:
         logits_BN = self.network(pixels_BHWC)
         if self._teacher is None:
             loss = functional.cross_entropy(logits_BN, labels_B)
@@ -200,9 +201,19 @@ class StreamingLearner:
                 temperature=self.plan.temperature,
                 trusted_B=agrees_with_label(teacher_BN, labels_B),
             )
+        if self.plan.retention:
+            forgotten_B = self._forgotten(logits_BN[rehearsed], pixels_BHWC[rehearsed], labels_B[rehearsed])
+            loss = loss + self.plan.retention * forgotten_B.sum() / len(labels_B)
         if self.plan.ewc_lambda:
             loss = loss + self.plan.ewc_lambda * ewc_penalty(self._moving.items(), self._anchor, self._fisher)
         return loss
+
+    def _forgotten(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+        """How far the answers to old examples are from the base model's, where those are right (B,)."""
+        with torch.no_grad():
+            base_BN = self._base(pixels_BHWC)
+        divergence_B = divergence(logits_BN, base_BN, self.plan.temperature)
+        return divergence_B * agrees_with_label(base_BN, labels_B)
 
     @torch.no_grad()
     def _follow_average(self) -> None:
@@ -230,7 +241,7 @@ class StreamingLearner:
     @torch.no_grad()
     def _trusted_old(self) -> RehearsalMemory:
         """What to rehearse beside new examples: all old ones, or those whose labels a new policy confirms."""
-        if self._base is None or not len(self.old):
+        if self.plan.strategy != DISTIL_ALL or not len(self.old):
             return self.old
         for memory in (self.old, self.new):
             answered = len(self._base_answers[memory])

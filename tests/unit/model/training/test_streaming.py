@@ -136,6 +136,25 @@ def test_ewc_holds_the_weights_back(home: tuple[ModelPackage, Path]) -> None:
     assert way(100.0) < 0.7 * way(0.0)
 
 
+def test_retention_keeps_the_answers_to_old_images(home: tuple[ModelPackage, Path]) -> None:
+    old = shades(100, 6)
+    base = predict(network_from(home[0]), old[0])
+
+    def moved(retention: float) -> float:
+        plan = replace(plan_for(SHALLOW_EWC), ewc_lambda=0.0, retention=retention)
+        adapted = adapt(home, plan, shades(32, 3), inverted(shades(48, 4))).package()
+        return float(np.abs(predict(network_from(adapted), old[0]) - base).mean())
+
+    assert moved(1.0) < 0.7 * moved(0.0)
+
+
+def test_retention_does_not_hold_on_to_what_was_wrong(home: tuple[ModelPackage, Path]) -> None:
+    images, labels = shades(128, 4)
+    plan = replace(plan_for(SHALLOW_EWC), ewc_lambda=0.0, retention=10.0)
+    adapted = adapt(home, plan, (images, 1 - labels), (images, 1 - labels)).package()
+    assert right(adapted, (images, 1 - labels)) > 0.9
+
+
 def test_no_old_example_is_needed(home: tuple[ModelPackage, Path]) -> None:
     learner = StreamingLearner(home[0], home[1], plan_for(DISTIL_ALL))
     assert learner.update(*shades(5, 3)).seen == 5
