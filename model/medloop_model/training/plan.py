@@ -85,7 +85,7 @@ class TrainingPlan:
         if strategy == SHALLOW_EWC:
             return replace(plan, ewc_lambda=0.1, retention=1.0)
         if strategy == DISTIL_ALL:
-            return replace(plan, alpha=0.7)
+            return replace(plan, alpha=0.7, retention=1.0)
         if strategy == EXPAND_HEAD:
             return replace(plan, learning_rate=1e-2, rehearsal_steps=20, augmentation=0.0)
         return plan
