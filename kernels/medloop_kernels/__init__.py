@@ -11,8 +11,10 @@
 
 from medloop_kernels.backend import Backend
 from medloop_kernels.dispatch import BackendDescription, available, describe, select, threads
+from medloop_kernels.energy import EnergyMeter, open_meter
 from medloop_kernels.errors import (
     BackendUnavailable,
+    EnergyUnavailable,
     InvalidThreads,
     KernelError,
     LayoutError,
@@ -37,6 +39,8 @@ __all__ = [
     "BackendUnavailable",
     "BlockWeights",
     "CompiledNetwork",
+    "EnergyMeter",
+    "EnergyUnavailable",
     "InvalidThreads",
     "KernelError",
     "LayoutError",
@@ -51,6 +55,7 @@ __all__ = [
     "absmean_ternary",
     "available",
     "describe",
+    "open_meter",
     "pack",
     "packed_width",
     "rms_norm",

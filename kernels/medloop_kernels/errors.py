@@ -5,7 +5,8 @@ KernelError               has a stable `code`; its text says what to do
 ├── ShapeError            operands do not fit each other, or have the wrong dtype or memory order
 ├── NonFiniteInput        a NaN or an infinity reached the quantizer
 ├── InvalidThreads        the number of threads is not one
-└── BackendUnavailable    the chosen back end does not exist or cannot run on this machine
+├── BackendUnavailable    the chosen back end does not exist or cannot run on this machine
+└── EnergyUnavailable     this machine doesn't say what energy it uses
 """
 
 from __future__ import annotations
@@ -45,3 +46,9 @@ class BackendUnavailable(KernelError):
     """A back end was asked for that this machine or this installation does not have."""
 
     code = "backend"
+
+
+class EnergyUnavailable(KernelError):
+    """This machine, or this user's rights on it, give no reading of energy."""
+
+    code = "energy"
