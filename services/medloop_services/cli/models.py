@@ -114,14 +114,18 @@ def evaluate(
 
 
 def kernels(json: Json = None) -> None:
-    """Show which back end and instruction set networks run on, and why; and on how many threads.
+    """Show which back end and instruction set networks run on, and why; how many threads; what reads energy.
 
     MEDLOOP_KERNELS=reference|cpu|cpu:<instruction set> overrides, and MEDLOOP_KERNELS_THREADS=1…64.
     """
-    from medloop_kernels import threads
+    from medloop_kernels import EnergyUnavailable, open_meter, threads
     from medloop_kernels.dispatch import describe
 
     tell(f"{threads()} thread(s) a batch")
+    try:
+        tell(f"energy is read from {open_meter().source}")
+    except EnergyUnavailable as unavailable:
+        tell(f"energy can't be read: {unavailable}")
     rows = [asdict(row) for row in describe()]
     table = Table(box=None)
     for column in rows[0]:
@@ -139,7 +143,8 @@ def bench(
     """Run the benchmarks of a part, each against a peer measured in the same run. Needs a source checkout.
 
     `kernels` prints ratios to ONNX Runtime (`make bench-peers` installs it), to torch and to the same engine
-    with int8 weights, the distance to the machine's measured limit, and the bytes that an image moves.
+    with int8 weights, the distance to the machine's measured limit, the bytes that an image moves and, where
+    the machine says it, the joules that an image takes.
 
     Example: medloop bench kernels --json figures.json
     """

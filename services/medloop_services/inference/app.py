@@ -12,8 +12,10 @@ from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
 from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.health import Health
 from medloop_services.bus.processor import Follower, MapProcessor, Service
 from medloop_services.inference.account import Account
+from medloop_services.inference.energy import metered
 from medloop_services.inference.models import Model, ModelShelf
 from medloop_services.inference.serving import Server
 from medloop_services.inference.settings import InferenceSettings
@@ -26,7 +28,7 @@ def build(context: Context) -> Service:
     server = Server(
         catalog=catalog,
         shelf=ModelShelf(
-            load=partial(load_model, context.artifacts),
+            load=partial(load_model, context.artifacts, context.health),
             release_of=catalog.release_of,
             capacity=settings.models_kept,
         ),
@@ -46,7 +48,7 @@ def build(context: Context) -> Service:
     )
 
 
-def load_model(artifacts: ArtifactStore, release: ReleaseChanged) -> Model:
+def load_model(artifacts: ArtifactStore, health: Health, release: ReleaseChanged) -> Model:
     """Return the model of a release, its package fetched and checked against the release's digest.
 
     Raises:
@@ -59,5 +61,5 @@ def load_model(artifacts: ArtifactStore, release: ReleaseChanged) -> Model:
     return Model(
         classes=architecture.classes,
         image_shape=(side, side) if channels == 1 else (side, side, channels),
-        run=Engine(package),
+        run=metered(Engine(package), health),
     )
