@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -31,8 +32,11 @@ from medloop_kernels import (
     BackendUnavailable,
     BlockWeights,
     CompiledNetwork,
+    EnergyMeter,
+    EnergyUnavailable,
     LinearWeights,
     NetworkWeights,
+    open_meter,
     pack,
     select,
     unpack,
@@ -60,6 +64,7 @@ CASES = [
 PRODUCTS = [(49, 192, 320), (49, 192, 192), (49, 192, 768), (49, 768, 192), (64, 512, 2048), (64, 2048, 512)]
 SHARE_OF_PEAK = 0.75
 MOST_MEMORY = 120.0
+ENERGY_S = 3.0
 MEMORY_PROGRAM = """
 import sys
 import numpy as np
@@ -135,6 +140,7 @@ def bench_networks(seed: int, rounds: int) -> Iterator[Figure]:
     if kernels.compile is None:
         raise BackendUnavailable(f"{kernels.name} compiles no networks: unset MEDLOOP_KERNELS.")
     integer_peak, floating_peak = implementation(None).peak()
+    meter = energy_meter()
     for shape, batch, goals, share in CASES:
         architecture = SHAPES[shape]
         package = export_package(BiTMedViT(architecture, seed), {})
@@ -166,6 +172,8 @@ def bench_networks(seed: int, rounds: int) -> Iterator[Figure]:
             )
         if batch == 1:
             yield from bytes_of(shape, engine, twin, images, seed)
+            if meter is not None:
+                yield energy_of(shape, meter, partial(engine, images), partial(twin, images), seed)
         if shape == "paper" and Path("/proc/self/status").exists():
             yield memory_of(package, seed)
 
@@ -200,6 +208,35 @@ def bytes_of(
     ):
         ratio = control / ours
         yield Figure(name, ours / 1e6, "MB/image", INT8, control / 1e6, ratio, None, None, True, seed, 1)
+
+
+def energy_meter() -> EnergyMeter | None:
+    try:
+        return open_meter()
+    except EnergyUnavailable as unavailable:
+        print(f"left out: joules per image ({unavailable})", file=sys.stderr)
+        return None
+
+
+def energy_of(
+    shape: str, meter: EnergyMeter, ours: Callable[[], object], twin: Callable[[], object], seed: int
+) -> Figure:
+    """Energy of the whole machine while it classifies one image after the other, for some seconds each."""
+    millijoules, images = millijoules_per_image(meter, ours)
+    control, _ = millijoules_per_image(meter, twin)
+    ratio = control / millijoules
+    return Figure(
+        f"{shape}: energy", millijoules, "mJ/image", INT8, control, ratio, None, None, True, seed, images
+    )
+
+
+def millijoules_per_image(meter: EnergyMeter, classify: Callable[[], object]) -> tuple[float, int]:
+    """Energy of an image, mJ, and how many images that was measured on."""
+    before, end, images = meter.joules(), time.monotonic() + ENERGY_S, 0
+    while time.monotonic() < end:
+        classify()
+        images += 1
+    return 1e3 * (meter.joules() - before) / images, images
 
 
 def memory_of(package: ModelPackage, seed: int) -> Figure:
