@@ -63,7 +63,7 @@ class Backend:
     """One implementation of the arithmetic; `reference.py` says what each operation means.
 
     Args:
-        name: `reference`, `cpu` or `cuda`.
+        name: `reference`, `cpu`, `cuda` or `tensorrt`.
         variant: the instruction set it runs on, such as `avx2`, or the GPU's architecture.
         operations: the implementation.
         compile: prepares a whole network for the machine, to run on so many threads; None where a back end

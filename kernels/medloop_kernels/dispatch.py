@@ -1,8 +1,8 @@
 """Which back end runs: one table, one choice a process, and never a silent fallback.
 
 `MEDLOOP_KERNELS` overrides the choice: `reference`, `cpu` (the best instruction set this processor has),
-one instruction set by name, such as `cpu:generic`, or `cuda`. `MEDLOOP_KERNELS_THREADS` says how many threads
-share the images of a batch: 1 by default, since a service's replicas share the machine.
+one instruction set by name, such as `cpu:generic`, `cuda` or `tensorrt`. `MEDLOOP_KERNELS_THREADS` says how
+many threads share the images of a batch: 1 by default, since a service's replicas share the machine.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
 
-from medloop_kernels import cpu, cuda, reference
+from medloop_kernels import cpu, cuda, reference, tensorrt
 from medloop_kernels.backend import Backend, Operations
 from medloop_kernels.errors import BackendUnavailable, InvalidThreads
 
@@ -38,7 +37,8 @@ def select(name: str | None = None) -> Backend:
     """The back end to run on.
 
     Args:
-        name: `reference`, `cpu`, `cpu:<instruction set>`, `cuda`; None reads MEDLOOP_KERNELS, else `cpu`.
+        name: `reference`, `cpu`, `cpu:<instruction set>`, `cuda`, `tensorrt`; None reads MEDLOOP_KERNELS,
+            else `cpu`.
 
     Raises:
         BackendUnavailable: there is no such back end, or it cannot run on this machine.
@@ -61,8 +61,9 @@ def threads() -> int:
 def available() -> list[Backend]:
     """Every back end that runs on this machine, each CPU instruction set by itself."""
     found = [_reference(None), *(_cpu(variant) for variant in cpu.variant_names())]
-    with suppress(BackendUnavailable):
-        found.append(_cuda(None))
+    for load in (_cuda, _tensorrt):
+        with suppress(BackendUnavailable):
+            found.append(load(None))
     return found
 
 
@@ -115,8 +116,10 @@ def _cuda(variant: str | None) -> Backend:
     return cuda.backend()
 
 
-def _tensorrt(variant: str | None) -> NoReturn:
-    raise BackendUnavailable("this release has no TensorRT engine: choose `cpu`, which needs no accelerator.")
+def _tensorrt(variant: str | None) -> Backend:
+    if variant is not None:
+        raise BackendUnavailable("the GPU decides its architecture: choose plain `tensorrt`.")
+    return tensorrt.backend()
 
 
 TABLE: dict[str, Callable[[str | None], Backend]] = {

@@ -23,7 +23,7 @@ def test_the_environment_overrides_the_choice(monkeypatch, value, variant):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("tensorrt", "no TensorRT engine"),
+        ("tensorrt", "TensorRT is not installed .* install JetPack 7.2 or newer"),
         ("gpu", "choose one of reference, cpu"),
         ("cpu:mmx", "cannot run 'mmx' here"),
         ("reference:avx2", "no instruction sets"),
