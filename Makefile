@@ -98,13 +98,13 @@ format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix $(SOURCES)
 
 .PHONY: lint
-lint: setup ## ruff, mypy --strict, import boundaries, compose file, Dockerfile
+lint: setup ## ruff, mypy --strict, import boundaries, compose file, Dockerfiles
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy schemas/medloop_schemas kernels/medloop_kernels model/medloop_model services/medloop_services
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(BIN)/hadolint deploy/docker/Dockerfile
+	$(BIN)/hadolint deploy/docker/Dockerfile deploy/jetson/Dockerfile
 
 .PHONY: test
 test: setup ## Unit, integration and short fault tests, against a real broker
