@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from medloop_model import pretrained
 from medloop_services import cli
+from medloop_services.cli.models import kernels
 
 Run = Callable[..., tuple[int, str]]
 
@@ -189,6 +190,25 @@ def test_a_recording_that_is_none_is_named(run: Run, tmp_path: Path) -> None:
     status, told = run("replay", path)
     assert status == FAILED
     assert str(path) in told
+
+
+def test_square_brackets_of_an_error_are_said_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, data: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setenv("MEDLOOP_KERNELS", "tensorrt")
+    status, told = run("evaluate", "--data", data, "--model", pretrained.path("phantom"))
+    assert status == FAILED
+    assert "pip install 'medloop-kernels[tensorrt]'" in told
+
+
+def test_square_brackets_of_a_reason_are_in_the_table_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setenv("COLUMNS", "600")
+    kernels()
+    assert "pip install 'medloop-kernels[tensorrt]'" in capsys.readouterr().out
 
 
 def test_a_split_that_does_not_exist_is_answered_with_those_that_do(run: Run, data: Path) -> None:

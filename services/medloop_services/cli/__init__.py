@@ -7,6 +7,7 @@ import sys
 import typer
 from medloop_schemas import ConfigurationError
 from rich.console import Console
+from rich.text import Text
 
 from medloop_services.cli import dead_letters, inspection, loop, models, operation, streams
 
@@ -31,5 +32,6 @@ def main() -> None:
     except Exception as error:
         if not isinstance(getattr(error, "code", None), str):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]medloop:[/] {error}", highlight=False)
+        said = Text.assemble(("medloop:", "bold red"), f" {error}")
+        Console(stderr=True, soft_wrap=True).print(said)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -13,6 +13,7 @@ from medloop_schemas import ConfigurationError, MedloopError
 from orjson import loads
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from medloop_services.cli.options import Data, Json, Seed, tell, write_json
 from medloop_services.cli.progress import training_bar
@@ -131,7 +132,7 @@ def kernels(json: Json = None) -> None:
     for column in rows[0]:
         table.add_column(column)
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(Text(str(value)) for value in row.values()))
     Console().print(table)
     write_json(rows, json)
 

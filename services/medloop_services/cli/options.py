@@ -37,4 +37,4 @@ def write_json(figures: Any, path: Path | None) -> None:
 
 def tell(line: str) -> None:
     """Say one line on standard error."""
-    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(line, style="dim", highlight=False, markup=False)
