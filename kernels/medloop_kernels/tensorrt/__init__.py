@@ -1,8 +1,8 @@
 """The TensorRT back end: a whole network as one engine, its ternary linears a plugin on the CUDA kernels.
 
     fields, operations, description   the network as data; needs no library
-    plugin, builder                   that data as TensorRT's plugin and engine
-    engine, gpu                       runs an engine
+    ternary_linear, gpu               the CUDA kernels in the order of a stream
+    plugin, builder, engine           all of that as TensorRT's plugin and engine, and how it runs
 
 TensorRT is imported only when this back end is chosen. The description is tested against the other back ends;
 plugin, builder and engine have never run: no machine with TensorRT was at hand.

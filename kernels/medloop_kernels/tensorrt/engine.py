@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Network:
     """A compiled network; see `medloop_kernels.network.CompiledNetwork`.
 
     Images of a batch go one after the other: the engine is built for one, so that an image's result doesn't
-    depend on its batch.
+    depend on its batch. Calls from several threads wait for each other.
     """
 
     def __init__(self, description: NetworkDescription, measures: NetworkMeasures) -> None:
@@ -62,6 +63,7 @@ class Network:
             self._addresses[tensor] = self._gpu.allocate(tensor.bytes)
             self._context.set_tensor_address(tensor.name, int(self._addresses[tensor]))
         self._images = 0
+        self._one_at_a_time = Lock()
 
     def __call__(self, images: NDArray[np.uint8]) -> NetworkOutput:
         """Logits, embedding and activity of uint8 images (B, H, W, C).
@@ -72,14 +74,15 @@ class Network:
             BackendUnavailable: the GPU failed.
         """
         require_images(images, self._measures)
-        self._gpu.enter()
         results = {
             tensor.name: np.empty((len(images), *tensor.shape), np.float32)
             for tensor in self._description.outputs
         }
-        for index, image in enumerate(images):
-            self._run(image, {name: result[index] for name, result in results.items()})
-        self._images += len(images)
+        with self._one_at_a_time:
+            self._gpu.enter()
+            for index, image in enumerate(images):
+                self._run(image, {name: result[index] for name, result in results.items()})
+            self._images += len(images)
         logits, embedding = results[LOGITS][:, 0], results[EMBEDDING][:, 0]
         if not (results[FINITE].all() and np.isfinite(embedding).all() and np.isfinite(logits).all()):
             raise NonFiniteInput("an activation is NaN or infinite: the weights of this network are damaged.")

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorrt as trt
-from numpy.typing import NDArray
 
-from medloop_kernels.cuda import FEW_TOKENS, TILE, WARPS
 from medloop_kernels.tensorrt.fields import (
     FIELD_TYPES,
     PLUGIN_NAME,
@@ -22,10 +20,10 @@ from medloop_kernels.tensorrt.fields import (
     deserialized,
 )
 from medloop_kernels.tensorrt.gpu import Address, first_gpu
+from medloop_kernels.tensorrt.ternary_linear import TernaryLinearOnGpu
 
 NAMESPACE = ""
 FLOAT_BYTES = 4
-DEFAULT_STREAM = 0
 TYPES = (trt.float32, trt.float32, trt.int8, trt.int32)
 """Of the input and the three outputs."""
 
@@ -46,7 +44,7 @@ class TernaryLinearPlugin(
         self.plugin_namespace = NAMESPACE
         self.num_outputs = len(TYPES) - 1
         self.fields = fields
-        self._kernels: _Kernels | None = None
+        self._on_gpu: TernaryLinearOnGpu | None = None
 
     def get_capability_interface(self, _kind: Any) -> TernaryLinearPlugin:
         """All capabilities are in this class."""
@@ -93,7 +91,7 @@ class TernaryLinearPlugin(
     def attach_to_context(self, _context: Any) -> TernaryLinearPlugin:
         """A clone with its weights on the GPU."""
         attached = self.clone()
-        attached._kernels = _Kernels(self.fields)
+        attached._on_gpu = TernaryLinearOnGpu(self.fields, first_gpu())
         return attached
 
     def enqueue(
@@ -106,47 +104,11 @@ class TernaryLinearPlugin(
         stream: int,
     ) -> None:
         """Put both kernels into the stream."""
-        if self._kernels is None:
-            self._kernels = _Kernels(self.fields)
+        if self._on_gpu is None:
+            self._on_gpu = TernaryLinearOnGpu(self.fields, first_gpu())
+        y, codes, finite = map(Address, outputs)
         tokens = int(inputs_described[0].dims[0])
-        self._kernels.enqueue(
-            Address(inputs[0]), [Address(each) for each in outputs], Address(workspace), tokens, stream
-        )
-
-
-class _Kernels:
-    """The kernels with one linear's weights on the GPU."""
-
-    def __init__(self, fields: TernaryLinearFields) -> None:
-        self._gpu = first_gpu()
-        self._fields = fields
-        self._quantize = self._gpu.function("quantize", "quantize")
-        self._tiles = self._gpu.function("ternary_linear", "ternary_linear")
-        self._row = self._gpu.function("ternary_linear", "ternary_linear_row")
-        arrays: list[NDArray[Any]] = [fields.norm, fields.packed, fields.scale, fields.bias]
-        self._weights: list[Address] = []
-        for array in arrays:
-            self._weights.append(self._gpu.allocate(array.nbytes))
-            self._gpu.upload(array, self._weights[-1], DEFAULT_STREAM)
-        self._gpu.synchronize(DEFAULT_STREAM)
-
-    def enqueue(
-        self, x: Address, outputs: Sequence[Address], step: Address, tokens: int, stream: int
-    ) -> None:
-        y, codes, finite = outputs
-        norm, packed, scale, bias = self._weights
-        columns, rows = self._fields.inputs, self._fields.outputs
-        self._gpu.set_word(finite, 1, stream)
-        quantized = (x, norm, codes, step, finite, tokens, columns)
-        self._gpu.launch(self._quantize, (-(-tokens // WARPS), 1), quantized, stream)
-        few = tokens <= FEW_TOKENS
-        grid = (-(-rows // WARPS), tokens) if few else (-(-rows // TILE), -(-tokens // TILE))
-        operands = (codes, step, packed, scale, bias, y, tokens, columns, rows, int(self._fields.gelu))
-        self._gpu.launch(self._row if few else self._tiles, grid, operands, stream)
-
-    def __del__(self) -> None:
-        for address in getattr(self, "_weights", ()):
-            self._gpu.free(address)
+        self._on_gpu.enqueue(Address(inputs[0]), (y, codes, finite), Address(workspace), tokens, stream)
 
 
 class TernaryLinearCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
