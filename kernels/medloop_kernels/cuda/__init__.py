@@ -8,6 +8,7 @@ from __future__ import annotations
 from medloop_kernels.backend import Backend
 from medloop_kernels.cuda.driver import Driver, open_driver
 from medloop_kernels.cuda.kernels import Kernels
+from medloop_kernels.cuda.network import Network
 from medloop_kernels.cuda.operations import operations
 
 
@@ -21,9 +22,15 @@ def backend() -> Backend:
 
 
 def backend_on(driver: Driver) -> Backend:
-    """The back end on a driver's GPU.
+    """The back end on a driver's GPU. Threads are the processor's; the GPU has its own and is told of none.
 
     Raises:
         BackendUnavailable: the kernels have not been compiled for this GPU.
     """
-    return Backend("cuda", driver.architecture, operations(driver, Kernels(driver)))
+    kernels = Kernels(driver)
+    return Backend(
+        "cuda",
+        driver.architecture,
+        operations(driver, kernels),
+        lambda weights, threads: Network(weights, driver, kernels),
+    )

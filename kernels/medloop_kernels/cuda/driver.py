@@ -27,6 +27,7 @@ class Driver(Protocol):
     """The first GPU, with memory and kernels; arguments of a kernel are buffers and ints.
 
     Launches and replays run one after another, in the order of the calls; copies wait for those before them.
+    One thread at a time: what another launched during a capture would be captured too.
     """
 
     @property
@@ -46,6 +47,10 @@ class Driver(Protocol):
         """
         ...
 
+    def function(self, module: Any, kernel: str) -> Any:
+        """A kernel of a module, ready to be launched."""
+        ...
+
     def allocate(self, size: int) -> Any:
         """A new buffer of so many bytes, with anything in it."""
         ...
@@ -62,7 +67,7 @@ class Driver(Protocol):
         """Fill an array from the start of a buffer, when everything launched is done."""
         ...
 
-    def launch(self, module: Any, kernel: str, grid: Grid, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: Grid, arguments: Sequence[Any]) -> None:
         """Start a kernel in blocks of `THREADS`."""
         ...
 
@@ -136,6 +141,9 @@ class _CudaBindings:
     def load(self, source: str) -> Any:
         return self._call(self._driver.cuModuleLoadData, load_image(source, self.architecture))
 
+    def function(self, module: Any, kernel: str) -> Any:
+        return self._call(self._driver.cuModuleGetFunction, module, kernel.encode())
+
     def allocate(self, size: int) -> _Buffer:
         address = self._call(self._driver.cuMemAlloc, max(size, 1))
         return _Buffer(int(address), lambda: self._drop(self._driver.cuMemFree, address))
@@ -153,8 +161,7 @@ class _CudaBindings:
         if into.nbytes:
             self._call(self._driver.cuMemcpyDtoH, into.ctypes.data, buffer.address, into.nbytes)
 
-    def launch(self, module: Any, kernel: str, grid: Grid, arguments: Sequence[Any]) -> None:
-        function = self._call(self._driver.cuModuleGetFunction, module, kernel.encode())
+    def launch(self, function: Any, grid: Grid, arguments: Sequence[Any]) -> None:
         values = tuple(each.address if isinstance(each, _Buffer) else each for each in arguments)
         types = tuple(ctypes.c_void_p if isinstance(each, _Buffer) else ctypes.c_int for each in arguments)
         shape = (*grid, 1, THREADS, 1, 1)
@@ -162,7 +169,7 @@ class _CudaBindings:
 
     def capture(self, launches: Callable[[], None]) -> _Graph:
         driver = self._driver
-        # Relaxed, since a kernel that is launched for the first time may still have to be loaded.
+        # Relaxed, or a buffer that happens to be freed meanwhile would end the capture.
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self._call(driver.cuStreamBeginCapture, self._stream, mode)
         try:
@@ -243,6 +250,9 @@ class _PyCuda:
     def load(self, source: str) -> Any:
         return self._driver.module_from_buffer(load_image(source, self.architecture))
 
+    def function(self, module: Any, kernel: str) -> Any:
+        return module.get_function(kernel)
+
     def allocate(self, size: int) -> Any:
         return self._driver.mem_alloc(max(size, 1))
 
@@ -259,9 +269,9 @@ class _PyCuda:
         if into.nbytes:
             self._driver.memcpy_dtoh(into, buffer)
 
-    def launch(self, module: Any, kernel: str, grid: Grid, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: Grid, arguments: Sequence[Any]) -> None:
         values = [np.int32(each) if isinstance(each, int) else each for each in arguments]
-        module.get_function(kernel)(*values, block=(THREADS, 1, 1), grid=grid, stream=self._stream)
+        function(*values, block=(THREADS, 1, 1), grid=grid, stream=self._stream)
 
     def capture(self, launches: Callable[[], None]) -> _Graph:
         graph = self._graphs.capture(launches)
@@ -279,7 +289,7 @@ class _Graphs:
         stream: its handle.
     """
 
-    _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: a kernel may have to be loaded at its first launch
+    _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED, as above
 
     def __init__(self, stream: int) -> None:
         self._library = ctypes.CDLL("libcuda.so.1")

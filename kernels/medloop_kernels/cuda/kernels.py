@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from threading import Lock
 from typing import Any
 
 from medloop_kernels.cuda.driver import THREADS, Driver, Grid
@@ -39,10 +40,13 @@ class Finish(IntEnum):
 
 
 class Kernels:
-    """The compiled sources on one GPU.
+    """The kernels on one GPU, all loaded at once, so that nothing has to be while a graph is captured.
 
     Args:
         driver: of the GPU.
+
+    Attributes:
+        lock: of whoever uses the GPU, since a driver serves one thread at a time.
 
     Raises:
         BackendUnavailable: a source has not been compiled for it.
@@ -50,11 +54,15 @@ class Kernels:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._modules = {source: driver.load(source) for source in sorted(set(SOURCE_OF.values()))}
+        self.lock = Lock()
+        modules = {source: driver.load(source) for source in sorted(set(SOURCE_OF.values()))}
+        self._functions = {
+            kernel: driver.function(modules[source], kernel) for kernel, source in SOURCE_OF.items()
+        }
 
     def launch(self, kernel: str, grid: Grid, *arguments: Any) -> None:
         """Start a kernel; buffers and ints in the order of its source, every size at least 1."""
-        self._driver.launch(self._modules[SOURCE_OF[kernel]], kernel, grid, arguments)
+        self._driver.launch(self._functions[kernel], grid, arguments)
 
 
 def tiles(tokens: int, outputs: int) -> Grid:

@@ -80,8 +80,9 @@ class _OnGpu:
         results: Sequence[NDArray[Any]],
         sizes: Sequence[int],
     ) -> None:
-        self._driver.attach()
-        buffers = [self._driver.upload(array) for array in (*operands, *results)]
-        self._kernels.launch(kernel, grid, *buffers, *sizes)
-        for buffer, result in zip(buffers[len(operands) :], results, strict=True):
-            self._driver.download(buffer, result)
+        with self._kernels.lock:
+            self._driver.attach()
+            buffers = [self._driver.upload(array) for array in (*operands, *results)]
+            self._kernels.launch(kernel, grid, *buffers, *sizes)
+            for buffer, result in zip(buffers[len(operands) :], results, strict=True):
+                self._driver.download(buffer, result)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import get_ident
 
 import numpy as np
 from medloop_kernels.cuda.driver import Array, Grid
@@ -64,6 +65,8 @@ class EmulatedGpu:
         self._errors = TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._names = itertools.count()
         self._captured: list[tuple[int, bytes]] | None = None
+        self._threads: set[int] = set()
+        self.attach()
         self._process = subprocess.Popen(
             [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
@@ -80,7 +83,7 @@ class EmulatedGpu:
         self._errors.close()
 
     def attach(self) -> None:
-        """Any thread may use it."""
+        self._threads.add(get_ident())
 
     def load(self, source: str) -> str:
         """The emulated GPU holds all kernels; a module is its source's name."""
@@ -108,15 +111,19 @@ class EmulatedGpu:
             self._check(self._process.wait(timeout=120))
         into.reshape(-1).view(np.uint8)[:] = np.frombuffer(content, np.uint8)
 
-    def launch(self, module: str, kernel: str, grid: Grid, arguments: Sequence[Buffer | int]) -> None:
+    def function(self, module: str, kernel: str) -> str:
+        assert f" {kernel}(" in (SOURCES / f"{module}.cu").read_text()
+        return kernel
+
+    def launch(self, function: str, grid: Grid, arguments: Sequence[Buffer | int]) -> None:
         numbers = [*grid, self.seed, len(arguments)]
         for each in arguments:
             numbers += [BUFFER, each.name] if isinstance(each, Buffer) else [NUMBER, each]
-        content = kernel.encode() + np.array(numbers, np.int64).tobytes()
+        content = function.encode() + np.array(numbers, np.int64).tobytes()
         if self._captured is not None:
-            self._captured.append((len(kernel), content))
+            self._captured.append((len(function), content))
         else:
-            self.send(LAUNCH, len(kernel), content=content)
+            self.send(LAUNCH, len(function), content=content)
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
         self._captured = captured = []
@@ -138,6 +145,7 @@ class EmulatedGpu:
 
     def _transfer(self, command: int, *numbers: int, content: bytes = b"") -> None:
         assert self._captured is None, "only launches can be captured"
+        assert get_ident() in self._threads, "this thread has not attached the GPU"
         self.send(command, *numbers, content=content)
 
     def _check(self, code: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from emulated_gpu import SOURCES, EmulatedGpu, EmulationFault, build
 from medloop_kernels import pack, reference
 from medloop_kernels.cuda.driver import THREADS
-from medloop_kernels.cuda.kernels import SOURCE_OF, WARPS, Finish, attention_kernel, tiles
+from medloop_kernels.cuda.kernels import WARPS, Finish, attention_kernel, tiles
 from medloop_kernels.cuda.kernels import blocks_of as over
 
 # Each is tokens × inputs × outputs: no multiple of a tile, pieces of 16 bytes, one of each, whole tiles.
@@ -33,7 +33,7 @@ def run(gpu: EmulatedGpu, kernel: str, grid: tuple[int, int], *arguments: np.nda
     arrays = [each for each in arguments if isinstance(each, np.ndarray)]
     buffers = iter([gpu.upload(array) for array in arrays])
     passed = [next(buffers) if isinstance(each, np.ndarray) else each for each in arguments]
-    gpu.launch(SOURCE_OF[kernel], kernel, grid, passed)
+    gpu.launch(kernel, grid, passed)
     for array, buffer in zip(arrays, [each for each in passed if not isinstance(each, int)], strict=True):
         gpu.download(buffer, array)
 
@@ -278,7 +278,7 @@ def test_a_fault_ends_the_emulated_gpu_and_says_where(emulation):
     gpu = EmulatedGpu(emulation)
     short, norm = gpu.upload(np.zeros((4, 95), np.float32)), gpu.upload(np.zeros(96, np.float32))
     codes, step = gpu.upload(np.zeros((4, 96), np.int8)), gpu.upload(np.zeros(4, np.float32))
-    gpu.launch("quantize", "quantize", (1, 1), [short, norm, codes, step, gpu.upload(finite()), 4, 96])
+    gpu.launch("quantize", (1, 1), [short, norm, codes, step, gpu.upload(finite()), 4, 96])
     with pytest.raises(EmulationFault, match=r"heap-buffer-overflow(.|\n)*rms_norm.cuh"):
         gpu.download(step, np.zeros(4, np.float32))
 
