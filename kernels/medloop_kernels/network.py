@@ -7,7 +7,7 @@ of a block normalises its own input. The logits are head(LayerNorm(mean over tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +42,26 @@ class NetworkMeasures:
     key_heads: int
     hidden: int
     classes: int
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def patch_pixels(self) -> int:
+        """P, all channels counted."""
+        return self.patch_size**2 * self.channels
+
+    @property
+    def head_width(self) -> int:
+        """Columns of a query, key or value."""
+        return self.width // self.heads
+
+    @property
+    def qkv_width(self) -> int:
+        """Columns of all queries, keys and values of a token."""
+        return self.width + 2 * self.key_heads * self.head_width
 
 
 @dataclass(frozen=True)
@@ -156,3 +176,57 @@ def require_images(images: NDArray[np.uint8], measures: NetworkMeasures) -> None
         raise ShapeError(f"images must be uint8 (batch, {wanted}), not {images.dtype} {images.shape}.")
     if not images.flags.c_contiguous:
         raise ShapeError("images must be C-contiguous: pass numpy.ascontiguousarray(images).")
+
+
+def require_weights(weights: NetworkWeights) -> None:
+    """Raise ShapeError unless every layer fits the measures and has what its kind needs."""
+    m = weights.measures
+    if min(astuple(m)) < 1:
+        raise ShapeError(f"every measure must be at least 1: {m}.")
+    if m.image_size % m.patch_size or m.width % m.heads or m.heads % m.key_heads:
+        raise ShapeError(f"patches must divide the image, heads the width, key heads the heads: {m}.")
+    _require_floats("position", weights.position, (m.tokens, m.width))
+    _require_floats("norm_weight", weights.norm_weight, (m.width,))
+    _require_floats("norm_bias", weights.norm_bias, (m.width,))
+    for name, linear, shape in (
+        ("patch", weights.patch, (m.width, m.patch_pixels)),
+        ("head", weights.head, (m.classes, m.width)),
+    ):
+        _require_linear(name, linear, shape)
+        if linear.weights.dtype != np.float32:
+            raise ShapeError(f"{name} must be in full precision, not {linear.weights.dtype}.")
+    for index, block in enumerate(weights.blocks):
+        for name, linear, shape in (
+            ("qkv", block.qkv, (m.qkv_width, m.width)),
+            ("out", block.out, (m.width, m.width)),
+            ("fc1", block.fc1, (m.hidden, m.width)),
+            ("fc2", block.fc2, (m.width, m.hidden)),
+        ):
+            _require_linear(f"block {index}'s {name}", linear, shape)
+            if linear.norm is None:
+                raise ShapeError(f"block {index}'s {name} needs a norm.")
+        if block.fc2.weights.dtype == np.float32:
+            raise ShapeError(f"block {index}'s fc2 must be quantized: monitoring reads its codes.")
+
+
+def _require_linear(name: str, linear: LinearWeights, shape: tuple[int, int]) -> None:
+    outputs, inputs = shape
+    if (len(linear.weights), linear.inputs) != shape:
+        raise ShapeError(
+            f"{name} has {len(linear.weights)} outputs and {linear.inputs} inputs, "
+            f"not {outputs} and {inputs}."
+        )
+    _require_floats(f"{name}'s bias", linear.bias, (outputs,))
+    if linear.norm is not None:
+        _require_floats(f"{name}'s norm", linear.norm, (inputs,))
+    if linear.weights.dtype == np.float32:
+        _require_floats(name, linear.weights, shape)
+    elif linear.scale is None:
+        raise ShapeError(f"{name} needs a scale: its weights are quantized.")
+    else:
+        _require_floats(f"{name}'s scale", linear.scale, (outputs,))
+
+
+def _require_floats(name: str, floats: Floats, shape: tuple[int, ...]) -> None:
+    if floats.dtype != np.float32 or floats.shape != shape:
+        raise ShapeError(f"{name} must be float32 {shape}, not {floats.dtype} {floats.shape}.")

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from medloop_kernels.cuda.images import COMPILED, PTX, SOURCES, image_file
+from medloop_kernels.cuda.kernels import SOURCE_OF
 
-KERNELS = ("quantize", "ternary_linear")
 ARCHITECTURES = ("sm_80", "sm_87", "sm_90")
 
 
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nvcc", default="nvcc", help="the compiler; CUDA 12 or newer")
     nvcc = parser.parse_args(arguments).nvcc
     COMPILED.mkdir(exist_ok=True)
-    jobs = [(kernel, architecture) for kernel in KERNELS for architecture in (*ARCHITECTURES, PTX)]
+    sources = sorted(set(SOURCE_OF.values()))
+    jobs = [(source, architecture) for source in sources for architecture in (*ARCHITECTURES, PTX)]
     for stale in set(COMPILED.iterdir()) - {image_file(*job) for job in jobs}:
         stale.unlink()
     return max(_compiled(nvcc, *job) for job in jobs)

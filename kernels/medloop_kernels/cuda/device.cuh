@@ -46,6 +46,8 @@ __device__ inline void wait_for_all_but() {
 namespace medloop {
 
 constexpr int kWarp = 32;
+constexpr int kWarps = 4;  // of a thread block, in every kernel
+constexpr int kThreads = kWarps * kWarp;
 constexpr unsigned kAllLanes = 0xffffffffU;
 
 // The same sum in every lane, added in the same order whatever the machine.
@@ -61,5 +63,8 @@ __device__ inline float warp_max(float value) {
         value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
     return value;
 }
+
+// False for NaN too.
+__device__ inline bool is_finite(float value) { return fabsf(value) <= 3.402823466e38F; }
 
 }  // namespace medloop

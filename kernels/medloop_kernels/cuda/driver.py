@@ -7,12 +7,14 @@ kernels) is one error, `BackendUnavailable`, that names it; nothing falls back t
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medloop_kernels.cuda.images import load_image
 from medloop_kernels.errors import BackendUnavailable
 
 Array = NDArray[np.generic]
@@ -22,27 +24,58 @@ THREADS = 128
 
 
 class Driver(Protocol):
-    """The first GPU, with memory and kernels; arguments of a kernel are buffers and ints."""
+    """The first GPU, with memory and kernels; arguments of a kernel are buffers and ints.
+
+    Launches and replays run one after another, in the order of the calls; copies wait for those before them.
+    One thread at a time: what another launched during a capture would be captured too.
+    """
 
     @property
     def architecture(self) -> str:
         """Such as `sm_87`."""
         ...
 
-    def load(self, image: bytes) -> Any:
-        """A module from a cubin or from PTX that ends with a zero byte."""
+    def attach(self) -> None:
+        """Make the GPU the calling thread's; nothing else may be called in a thread before."""
+        ...
+
+    def load(self, source: str) -> Any:
+        """The module that has been compiled from a source.
+
+        Raises:
+            BackendUnavailable: it has not been compiled for this GPU.
+        """
+        ...
+
+    def function(self, module: Any, kernel: str) -> Any:
+        """A kernel of a module, ready to be launched."""
+        ...
+
+    def allocate(self, size: int) -> Any:
+        """A new buffer of so many bytes, with anything in it."""
         ...
 
     def upload(self, array: Array) -> Any:
         """A new buffer with an array's bytes."""
         ...
 
-    def download(self, buffer: Any, into: Array) -> None:
-        """Fill an array from a buffer, when everything launched is done."""
+    def overwrite(self, buffer: Any, array: Array) -> None:
+        """Copy an array to the start of a buffer."""
         ...
 
-    def launch(self, module: Any, kernel: str, grid: Grid, arguments: Sequence[Any]) -> None:
+    def download(self, buffer: Any, into: Array) -> None:
+        """Fill an array from the start of a buffer, when everything launched is done."""
+        ...
+
+    def launch(self, function: Any, grid: Grid, arguments: Sequence[Any]) -> None:
         """Start a kernel in blocks of `THREADS`."""
+        ...
+
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """Record what `launches` launches, without running it, as one CUDA graph; returns what replays it.
+
+        `launches` may launch and nothing else.
+        """
         ...
 
 
@@ -85,8 +118,10 @@ class _CudaBindings:
             raise
         except Exception as error:  # the library that is missing is reported by a class of another package
             raise _no_gpu(error) from error
-        self._call(driver.cuCtxSetCurrent, context)
-        self._device = device
+        self._context, self._device = context, device
+        self.attach()
+        # Of the kind that copies, which run in the default stream, wait for.
+        self._stream = self._call(driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_DEFAULT)
 
     @property
     def architecture(self) -> str:
@@ -100,25 +135,57 @@ class _CudaBindings:
         )
         return f"sm_{major}{minor}"
 
-    def load(self, image: bytes) -> Any:
-        return self._call(self._driver.cuModuleLoadData, image)
+    def attach(self) -> None:
+        self._call(self._driver.cuCtxSetCurrent, self._context)
+
+    def load(self, source: str) -> Any:
+        return self._call(self._driver.cuModuleLoadData, load_image(source, self.architecture))
+
+    def function(self, module: Any, kernel: str) -> Any:
+        return self._call(self._driver.cuModuleGetFunction, module, kernel.encode())
+
+    def allocate(self, size: int) -> _Buffer:
+        address = self._call(self._driver.cuMemAlloc, max(size, 1))
+        return _Buffer(int(address), lambda: self._drop(self._driver.cuMemFree, address))
 
     def upload(self, array: Array) -> _Buffer:
-        address = self._call(self._driver.cuMemAlloc, max(array.nbytes, 1))
-        buffer = _Buffer(int(address), lambda: self._call(self._driver.cuMemFree, address))
-        if array.nbytes:
-            self._call(self._driver.cuMemcpyHtoD, address, array.ctypes.data, array.nbytes)
+        buffer = self.allocate(array.nbytes)
+        self.overwrite(buffer, array)
         return buffer
+
+    def overwrite(self, buffer: _Buffer, array: Array) -> None:
+        if array.nbytes:
+            self._call(self._driver.cuMemcpyHtoD, buffer.address, array.ctypes.data, array.nbytes)
 
     def download(self, buffer: _Buffer, into: Array) -> None:
         if into.nbytes:
             self._call(self._driver.cuMemcpyDtoH, into.ctypes.data, buffer.address, into.nbytes)
 
-    def launch(self, module: Any, kernel: str, grid: Grid, arguments: Sequence[Any]) -> None:
-        function = self._call(self._driver.cuModuleGetFunction, module, kernel.encode())
+    def launch(self, function: Any, grid: Grid, arguments: Sequence[Any]) -> None:
         values = tuple(each.address if isinstance(each, _Buffer) else each for each in arguments)
         types = tuple(ctypes.c_void_p if isinstance(each, _Buffer) else ctypes.c_int for each in arguments)
-        self._call(self._driver.cuLaunchKernel, function, *grid, 1, THREADS, 1, 1, 0, 0, (values, types), 0)
+        shape = (*grid, 1, THREADS, 1, 1)
+        self._call(self._driver.cuLaunchKernel, function, *shape, 0, self._stream, (values, types), 0)
+
+    def capture(self, launches: Callable[[], None]) -> _Graph:
+        driver = self._driver
+        # Relaxed, or a buffer that happens to be freed meanwhile would end the capture.
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        self._call(driver.cuStreamBeginCapture, self._stream, mode)
+        try:
+            launches()
+        finally:
+            graph = self._call(driver.cuStreamEndCapture, self._stream)
+        executable = self._call(driver.cuGraphInstantiate, graph, 0)
+        self._call(driver.cuGraphDestroy, graph)
+        return _Graph(
+            lambda: self._call(driver.cuGraphLaunch, executable, self._stream),
+            lambda: self._drop(driver.cuGraphExecDestroy, executable),
+        )
+
+    def _drop(self, function: Callable[..., Any], what: Any) -> None:
+        self.attach()  # a last reference may go in any thread
+        self._call(function, what)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         code, *results = function(*arguments)
@@ -138,6 +205,20 @@ class _Buffer:
         self._free()
 
 
+class _Graph:
+    """What has been captured; a call replays it, the last reference destroys it."""
+
+    def __init__(self, launch: Callable[[], None], destroy: Callable[[], None]) -> None:
+        self._launch = launch
+        self._destroy = destroy
+
+    def __call__(self) -> None:
+        self._launch()
+
+    def __del__(self) -> None:
+        self._destroy()
+
+
 class _PyCuda:
     """pycuda.driver."""
 
@@ -149,25 +230,90 @@ class _PyCuda:
             self._driver.init()
             self._device = self._driver.Device(0)
             self._context = self._device.retain_primary_context()
-            self._context.push()
+            self._attached = threading.local()
+            self.attach()
+            self._stream = self._driver.Stream()
         except self._driver.Error as error:
             raise _no_gpu(error) from error
+        self._graphs = _Graphs(self._stream.handle)
 
     @property
     def architecture(self) -> str:
         major, minor = self._device.compute_capability()
         return f"sm_{major}{minor}"
 
-    def load(self, image: bytes) -> Any:
-        return self._driver.module_from_buffer(image)
+    def attach(self) -> None:
+        if not hasattr(self._attached, "pushed"):
+            self._context.push()
+            self._attached.pushed = True
+
+    def load(self, source: str) -> Any:
+        return self._driver.module_from_buffer(load_image(source, self.architecture))
+
+    def function(self, module: Any, kernel: str) -> Any:
+        return module.get_function(kernel)
+
+    def allocate(self, size: int) -> Any:
+        return self._driver.mem_alloc(max(size, 1))
 
     def upload(self, array: Array) -> Any:
-        return self._driver.to_device(array) if array.nbytes else self._driver.mem_alloc(1)
+        buffer = self.allocate(array.nbytes)
+        self.overwrite(buffer, array)
+        return buffer
+
+    def overwrite(self, buffer: Any, array: Array) -> None:
+        if array.nbytes:
+            self._driver.memcpy_htod(buffer, array)
 
     def download(self, buffer: Any, into: Array) -> None:
         if into.nbytes:
             self._driver.memcpy_dtoh(into, buffer)
 
-    def launch(self, module: Any, kernel: str, grid: Grid, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: Grid, arguments: Sequence[Any]) -> None:
         values = [np.int32(each) if isinstance(each, int) else each for each in arguments]
-        module.get_function(kernel)(*values, block=(THREADS, 1, 1), grid=grid)
+        function(*values, block=(THREADS, 1, 1), grid=grid, stream=self._stream)
+
+    def capture(self, launches: Callable[[], None]) -> _Graph:
+        graph = self._graphs.capture(launches)
+        return _Graph(lambda: self._graphs.launch(graph), lambda: self._destroy(graph))
+
+    def _destroy(self, graph: ctypes.c_void_p) -> None:
+        self.attach()  # a last reference may go in any thread
+        self._graphs.destroy(graph)
+
+
+class _Graphs:
+    """CUDA graphs of a stream through the driver's own library: pycuda has none.
+
+    Args:
+        stream: its handle.
+    """
+
+    _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED, as above
+
+    def __init__(self, stream: int) -> None:
+        self._library = ctypes.CDLL("libcuda.so.1")
+        self._stream = ctypes.c_void_p(stream)
+
+    def capture(self, launches: Callable[[], None]) -> ctypes.c_void_p:
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", self._stream, self._RELAXED)
+        try:
+            launches()
+        finally:
+            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+        # Its last argument is flags, of 64 bits.
+        self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        self._call("cuGraphDestroy", graph)
+        return executable
+
+    def launch(self, executable: ctypes.c_void_p) -> None:
+        self._call("cuGraphLaunch", executable, self._stream)
+
+    def destroy(self, executable: ctypes.c_void_p) -> None:
+        self._call("cuGraphExecDestroy", executable)
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        code = getattr(self._library, function)(*arguments)
+        if code:
+            raise _no_gpu(f"{function} failed with {code}")

@@ -1,10 +1,9 @@
 // RMSNorm and int8 codes of tokens (`reference.quantize`): a warp a token.
-#include "device.cuh"
+#include "rms_norm.cuh"
 
 namespace {
 
 constexpr float kSmallestAbsmax = 1e-5F;
-constexpr double kRmsEpsilon = 1e-5;
 constexpr float kLargestCode = 127.0F;
 
 }  // namespace
@@ -13,29 +12,25 @@ constexpr float kLargestCode = 127.0F;
 //     x: float32 (tokens, inputs).   norm: float32 (inputs,).
 //     codes: int8 (tokens, inputs), written.   step: float32 (tokens,), written.
 //     finite: set to 0 if a value is NaN or infinite; its token's codes mean nothing then.
-// Launch: blocks of whole warps, as many warps as tokens or more.
+// Launch: 128 threads; as many warps as tokens, or more.
 extern "C" __global__ void quantize(const float* x, const float* norm, std::int8_t* codes, float* step,
                                     int* finite, int tokens, int inputs) {
     const int lane = threadIdx.x % medloop::kWarp;
-    const int token = blockIdx.x * (blockDim.x / medloop::kWarp) + threadIdx.x / medloop::kWarp;
+    const int token = blockIdx.x * medloop::kWarps + threadIdx.x / medloop::kWarp;
     if (token >= tokens) return;
     const float* values = x + static_cast<std::size_t>(token) * inputs;
     std::int8_t* rounded = codes + static_cast<std::size_t>(token) * inputs;
 
-    double squares = 0;  // in double, so that the order of summation does not show in float
-    for (int column = lane; column < inputs; column += medloop::kWarp)
-        squares += static_cast<double>(values[column]) * values[column];
-    const double mean = inputs > 0 ? medloop::warp_sum(squares) / inputs : 0;
-    const float inverse = static_cast<float>(1.0 / sqrt(mean + kRmsEpsilon));
+    const float inverse = medloop::inverse_root_mean_square(values, inputs);
     const auto normed = [&](int column) {
-        return __fmul_rn(__fmul_rn(values[column], inverse), norm[column]);
+        return medloop::normed(values[column], inverse, norm[column]);
     };
 
     float largest = kSmallestAbsmax;
     bool all_finite = true;
     for (int column = lane; column < inputs; column += medloop::kWarp) {
         const float value = fabsf(normed(column));
-        all_finite = all_finite && value <= 3.402823466e38F;  // false for NaN too
+        all_finite = all_finite && medloop::is_finite(value);
         largest = fmaxf(largest, value);
     }
     if (!all_finite) *finite = 0;

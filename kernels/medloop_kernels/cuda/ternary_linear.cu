@@ -7,10 +7,11 @@
 // A thread block computes 64 tokens × 64 outputs with four warps of 32×32. While it multiplies 128 columns, the
 // next 128 are on their way into the other of two stages. Padding columns hold weight 0, so what stands beside
 // them does not matter; tokens and outputs past the end are computed and not stored.
-#include "device.cuh"
+#include "finish.cuh"
 
 namespace {
 
+using medloop::kThreads;
 using medloop::kWarp;
 
 constexpr int kTile = 64;         // tokens and outputs of a thread block
@@ -21,7 +22,6 @@ constexpr int kBlockCodes = 128;  // columns of a packed block
 constexpr int kBlockBytes = 32;
 constexpr int kPlanes = 4;  // steps of 32 columns in a block
 constexpr int kPiece = 16;  // bytes of one copy
-constexpr int kThreads = 4 * kWarp;
 
 // Strides that spread the eight rows that a warp reads at once over all 32 banks.
 constexpr int kCodeStride = kBlockCodes + kPiece;
@@ -159,14 +159,13 @@ __device__ inline int multiply_row(const Operands& of, int token, int output) {
 struct Epilogue {
     const float *step, *scale, *bias;
     float* y;
-    int outputs, gelu;
+    int outputs, finish;
 
-    // sum · step · scale + bias, each rounded once as in reference.py; then x/2 · (1 + erf(x/√2)) if asked.
+    // sum · step · scale + bias, each rounded once as in reference.py.
     __device__ void operator()(int token, int output, int sum) const {
         const float scaled = __fmul_rn(__fmul_rn(static_cast<float>(sum), step[token]), scale[output]);
-        const float x = __fadd_rn(scaled, bias[output]);
-        y[static_cast<std::size_t>(token) * outputs + output] =
-            gelu ? 0.5F * x * (1.0F + erff(x * 0.70710678118654752F)) : x;
+        medloop::finish_output(__fadd_rn(scaled, bias[output]), finish,
+                               y + static_cast<std::size_t>(token) * outputs + output);
     }
 };
 
@@ -186,20 +185,21 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 
 // step: float32 (tokens,).   scale, bias: float32 (outputs,).   y: float32 (tokens, outputs), written.
+// finish: a medloop::Finish.
 extern "C" __global__ void __launch_bounds__(kThreads)
     ternary_linear(const std::int8_t* codes, const float* step, const std::uint8_t* packed, const float* scale,
-                   const float* bias, float* y, int tokens, int inputs, int outputs, int gelu) {
+                   const float* bias, float* y, int tokens, int inputs, int outputs, int finish) {
     multiply_tile(Operands{codes, packed, tokens, inputs, outputs},
-                  Epilogue{step, scale, bias, y, outputs, gelu});
+                  Epilogue{step, scale, bias, y, outputs, finish});
 }
 
 // The same for a few tokens. Launch: 128 threads; (⌈outputs / 4⌉, tokens) blocks.
 extern "C" __global__ void __launch_bounds__(kThreads)
     ternary_linear_row(const std::int8_t* codes, const float* step, const std::uint8_t* packed,
                        const float* scale, const float* bias, float* y, int tokens, int inputs, int outputs,
-                       int gelu) {
-    const int output = blockIdx.x * (kThreads / kWarp) + threadIdx.x / kWarp;
+                       int finish) {
+    const int output = blockIdx.x * (medloop::kWarps) + threadIdx.x / kWarp;
     if (output >= outputs) return;
     const int sum = multiply_row(Operands{codes, packed, tokens, inputs, outputs}, blockIdx.y, output);
-    if (threadIdx.x % kWarp == 0) Epilogue{step, scale, bias, y, outputs, gelu}(blockIdx.y, output, sum);
+    if (threadIdx.x % kWarp == 0) Epilogue{step, scale, bias, y, outputs, finish}(blockIdx.y, output, sum);
 }

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from medloop_kernels.network import BlockWeights, LinearWeights, NetworkMeasures, NetworkWeights, Traffic
+from medloop_kernels.network import (
+    BlockWeights,
+    LinearWeights,
+    NetworkMeasures,
+    NetworkWeights,
+    Traffic,
+    require_weights,
+)
 from medloop_kernels.reference import LARGEST_CODE, RMS_EPSILON
 from medloop_kernels.tensorrt.fields import fields_of
 from medloop_kernels.tensorrt.operations import (
@@ -93,9 +100,10 @@ def describe_network(weights: NetworkWeights) -> NetworkDescription:
     """The layers of a network.
 
     Raises:
-        ShapeError: a layer doesn't fit the measures.
-        LayoutError: a linear of an MLP isn't ternary, or packed weights belong to another K.
+        ShapeError: a layer doesn't fit the measures, or a linear of an MLP is in full precision.
+        LayoutError: weights are int8, or packed weights belong to another K.
     """
+    require_weights(weights)
     draft = _Draft()
     measures = weights.measures
     image = Tensor(IMAGE, (measures.image_size, measures.image_size, measures.channels), "uint8")

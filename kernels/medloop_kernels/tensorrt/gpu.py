@@ -1,6 +1,7 @@
 """Memory and kernels of the first GPU in the order of a stream, as TensorRT asks of a plugin.
 
-The CUDA back end's own driver waits after every call; here nothing waits but `synchronize`.
+The CUDA back end's own driver has a stream of its own and waits for copies; here nothing waits but
+`synchronize`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medloop_kernels.cuda.driver import THREADS, Grid, open_driver
-from medloop_kernels.cuda.images import load_image
 from medloop_kernels.errors import BackendUnavailable
 
 Array = NDArray[np.generic]
@@ -41,12 +41,11 @@ class Gpu:
                 "pip install 'medloop-kernels[cuda-bindings]'."
             ) from missing
         self._driver = driver
-        self._current = self._call(driver.cuCtxGetCurrent)
         self._modules: dict[str, Any] = {}
 
     def enter(self) -> None:
         """Let what this thread calls go to this GPU; a service decides in one thread and loads in another."""
-        self._call(self._driver.cuCtxSetCurrent, self._current)
+        self._context.attach()
 
     def function(self, source: str, name: str) -> Any:
         """A kernel of a compiled source.
@@ -55,9 +54,8 @@ class Gpu:
             BackendUnavailable: the source isn't compiled for this GPU.
         """
         if source not in self._modules:
-            image = load_image(source, self._context.architecture)
-            self._modules[source] = self._context.load(image)
-        return self._call(self._driver.cuModuleGetFunction, self._modules[source], name.encode())
+            self._modules[source] = self._context.load(source)
+        return self._context.function(self._modules[source], name)
 
     def allocate(self, size: int) -> Address:
         """Memory of so many bytes, to be given to `free`."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from medloop_kernels.cuda import FEW_TOKENS, TILE, WARPS
+from medloop_kernels.cuda.kernels import WARPS, Finish, blocks_of, tiles, warps
+from medloop_kernels.cuda.operations import FEW_TOKENS
 from medloop_kernels.tensorrt.fields import TernaryLinearFields
 from medloop_kernels.tensorrt.gpu import Address, Gpu
 
@@ -55,10 +56,11 @@ class TernaryLinearOnGpu:
         columns, rows = self._fields.inputs, self._fields.outputs
         self._gpu.set_word(finite, 1, stream)
         quantized = (x, norm, codes, step, finite, tokens, columns)
-        self._gpu.launch(self._quantize, (-(-tokens // WARPS), 1), quantized, stream)
+        self._gpu.launch(self._quantize, warps(tokens), quantized, stream)
         few = tokens <= FEW_TOKENS
-        grid = (-(-rows // WARPS), tokens) if few else (-(-rows // TILE), -(-tokens // TILE))
-        operands = (codes, step, packed, scale, bias, y, tokens, columns, rows, int(self._fields.gelu))
+        grid = (blocks_of(rows, WARPS), tokens) if few else tiles(tokens, rows)
+        finish = Finish.GELU if self._fields.gelu else Finish.STORE
+        operands = (codes, step, packed, scale, bias, y, tokens, columns, rows, finish)
         self._gpu.launch(self._row if few else self._tiles, grid, operands, stream)
 
     def __del__(self) -> None:

@@ -173,14 +173,15 @@ def as_int8(linear: LinearWeights) -> LinearWeights:
     ("change", "error", "sentence"),
     [
         (as_int8, LayoutError, "96 inputs take uint8"),
-        (lambda fc1: replace(fc1, inputs=300), LayoutError, "300 inputs take uint8"),
-        (lambda fc1: replace(fc1, norm=None), ShapeError, "takes ternary weights with a scale and a norm"),
-        (lambda fc1: replace(fc1, scale=None), ShapeError, "takes ternary weights with a scale and a norm"),
-        (lambda fc1: replace(fc1, bias=fc1.bias[1:]), ShapeError, r"bias \(191,\) don't fit 192 outputs"),
-        (lambda fc1: replace(fc1, weights=fc1.weights[1:], bias=fc1.bias[1:], scale=fc1.scale[1:]),
-         ShapeError, "ternary linear: blocks.0.fc1 float32"),
+        (lambda fc1: replace(fc1, scale=None, weights=np.zeros((192, 96), np.float32)),
+         ShapeError, "the plugin takes ternary weights with a scale"),
+        (lambda fc1: replace(fc1, inputs=300), ShapeError, "block 0's fc1 has 192 outputs and 300 inputs"),
+        (lambda fc1: replace(fc1, norm=None), ShapeError, "block 0's fc1 needs a norm"),
+        (lambda fc1: replace(fc1, scale=None), ShapeError, "block 0's fc1 needs a scale"),
+        (lambda fc1: replace(fc1, bias=fc1.bias[1:]), ShapeError, r"fc1's bias must be float32 \(192,\)"),
+        (lambda fc1: replace(fc1, weights=fc1.weights[:, :16]), LayoutError, "96 inputs take uint8"),
     ],
-    ids=["int8", "inputs", "norm", "scale", "bias", "outputs"],
+    ids=["int8", "full", "inputs", "norm", "scale", "bias", "packed"],
 )  # fmt: skip
 def test_linears_that_are_not_ternary_or_do_not_fit_are_refused(change, error, sentence):
     weights = weights_of(PRESETS["ward"])
@@ -193,8 +194,8 @@ def test_linears_that_are_not_ternary_or_do_not_fit_are_refused(change, error, s
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"position": np.zeros((48, 96), np.float32)}, "add: patch"),
-        ({"norm_weight": np.zeros(95, np.float32)}, "multiply: norm.normed"),
+        ({"position": np.zeros((48, 96), np.float32)}, "position must be float32"),
+        ({"norm_weight": np.zeros(95, np.float32)}, "norm_weight must be float32"),
     ],
 )
 def test_weights_that_do_not_fit_the_measures_are_refused(change, sentence):

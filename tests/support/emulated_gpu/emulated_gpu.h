@@ -1,8 +1,8 @@
 // Runs CUDA kernels on a host, one thread block after another, a fiber a thread.
 //
 // Fibers switch only where threads of a block or a warp wait for each other, in an order that a seed permutes,
-// and warps fall behind each other: what misses a barrier reads what is not there yet, or no more. Asynchronous copies land when they are waited
-// for and leave poison until then. Under the address sanitizer, so do arrays' ends.
+// and warps fall behind each other: what misses a barrier reads what is not there yet, or no more. Asynchronous
+// copies land when they are waited for and leave poison until then. Under the address sanitizer, so do arrays' ends.
 #pragma once
 
 #include <ucontext.h>
@@ -33,6 +33,10 @@
 #define __device__
 #define __shared__ static
 #define __launch_bounds__(threads)
+
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
 
 struct Index {
     int x = 0, y = 0, z = 0;
