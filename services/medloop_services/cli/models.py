@@ -50,7 +50,8 @@ def pretrain(
     """Train a full-precision teacher and its ternary student; measure the monitoring reference.
 
     70 % of the training images are trained on; the other 30 % are left for streams. Takes some minutes on
-    one core for 28 px images. The same data, seed and processor type give the same bytes.
+    one core for 28 px images. The same data, seed and processor type give the same bytes. Interrupted, the
+    same command goes on from where it was.
 
     Example: medloop pretrain --data pneumoniamnist.npz --out models/pneumonia
     """
