@@ -35,7 +35,7 @@ class Home:
         training: images to train on.
         validation: images that the monitoring reference is measured on.
         test: images that only report.
-        all_ternary: whether patch embedding, positions and head are ternary too.
+        all_ternary: whether patch embedding, positions, head and norms are ternary too.
     """
 
     data: str

@@ -48,7 +48,8 @@ def pretrain(
     teacher_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the teacher.")] = None,
     student_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the student.")] = None,
     all_ternary: Annotated[
-        bool, typer.Option("--all-ternary", help="Patch embedding, positions and head are ternary too.")
+        bool,
+        typer.Option("--all-ternary", help="Patch embedding, positions, head and norms are ternary too."),
     ] = False,
     suite: Annotated[
         str | None, typer.Option("--suite", help="'medmnist': one model for each of its twelve 2-D sets.")
