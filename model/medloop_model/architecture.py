@@ -27,6 +27,7 @@ class Architecture:
         ternary_attention: whether qkv and out are ternary too, or only the MLP.
         ternary_patch, ternary_position, ternary_head: whether the weights of the patch embedding, the
             positions and the head are. Their inputs stay in full precision; each row has a scale.
+        ternary_norms: whether the norms' factors are, one scale a norm.
         quantized: False for the full-precision teacher of the same shape.
 
     Raises:
@@ -45,6 +46,7 @@ class Architecture:
     ternary_patch: bool = False
     ternary_position: bool = False
     ternary_head: bool = False
+    ternary_norms: bool = False
     quantized: bool = True
 
     def __post_init__(self) -> None:
@@ -77,12 +79,17 @@ class Architecture:
         return replace(self, classes=classes)
 
     def all_ternary(self) -> Architecture:
-        """The same network with every weight matrix ternary (the idea of FTerViT, arXiv 2605.21171).
+        """The same network with every weight ternary (the idea of FTerViT, arXiv 2605.21171).
 
-        Norms, scales and biases stay in full precision: one number a channel.
+        Scales and biases stay in full precision: one number an output.
         """
         return replace(
-            self, ternary_attention=True, ternary_patch=True, ternary_position=True, ternary_head=True
+            self,
+            ternary_attention=True,
+            ternary_patch=True,
+            ternary_position=True,
+            ternary_head=True,
+            ternary_norms=True,
         )
 
     def full_precision(self) -> Architecture:

@@ -5,11 +5,13 @@ Shape suffixes: B batch · H, W image rows, columns · C channels · T tokens ·
 linear layer · N classes
 
 Pre-norm blocks where every linear normalises its own input (BitLinear); multi-query attention; exact GELU;
-mean over tokens, LayerNorm, linear head. The weights of patch embedding, positions and head are ternary where
-the architecture says so; norms stay in full precision.
+mean over tokens, LayerNorm, linear head. The weights of patch embedding, positions, head and norms are
+ternary where the architecture says so.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +33,22 @@ class BitLinear(nn.Module):
         outputs: O.
         quantized: False computes the same in full precision.
         gain: start value of the per-output gain.
+        ternary_norm: whether the norm's factors are ternary.
     """
 
-    def __init__(self, inputs: int, outputs: int, quantized: bool, gain: float = 1.0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, quantized: bool, gain: float = 1.0, *, ternary_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.quantized = quantized
+        self.quantized, self.ternary_norm = quantized, ternary_norm
         self.norm = nn.Parameter(torch.ones(inputs))
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.gain = nn.Parameter(torch.full((outputs,), gain))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x_BTI: Tensor) -> Tensor:  # noqa: D102
-        x_BTI = rms_norm(x_BTI, self.norm, NORM_EPSILON)
+        norm_I = absmean_ternary(self.norm) if self.ternary_norm else self.norm
+        x_BTI = rms_norm(x_BTI, norm_I, NORM_EPSILON)
         gain_O1 = self.gain[:, None]  # on the weights and not on the outputs, of which there are many more
         if self.quantized:
             return functional.linear(absmax_int8(x_BTI), absmean_ternary(self.weight) * gain_O1, self.bias)
@@ -59,10 +65,11 @@ class Block(nn.Module):
         hidden = architecture.mlp_ratio * self.width
         ternary = architecture.quantized
         ternary_attention = ternary and architecture.ternary_attention
-        self.qkv = BitLinear(self.width, self.width + 2 * self.head_width, ternary_attention)
-        self.out = BitLinear(self.width, self.width, ternary_attention, RESIDUAL_GAIN)
-        self.fc1 = BitLinear(self.width, hidden, ternary)
-        self.fc2 = BitLinear(hidden, self.width, ternary, RESIDUAL_GAIN)
+        linear = partial(BitLinear, ternary_norm=ternary and architecture.ternary_norms)
+        self.qkv = linear(self.width, self.width + 2 * self.head_width, ternary_attention)
+        self.out = linear(self.width, self.width, ternary_attention, RESIDUAL_GAIN)
+        self.fc1 = linear(self.width, hidden, ternary)
+        self.fc2 = linear(hidden, self.width, ternary, RESIDUAL_GAIN)
 
     def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: D102
         x_BTD = x_BTD + self.out(self._attention(self.qkv(x_BTD)))
@@ -111,8 +118,10 @@ class BiTMedViT(nn.Module):
         x_BTD = functional.linear(self._patches(pixels_BHWC), weight_DP, self.patch.bias) + position_TD
         for block in self.blocks:
             x_BTD = block(x_BTD)
-        embedding_BD: Tensor = self.norm(x_BTD.mean(dim=1))
-        return embedding_BD
+        norm_D = self._rounded(self.norm.weight[None], self.architecture.ternary_norms)[0]
+        return functional.layer_norm(
+            x_BTD.mean(dim=1), self.norm.normalized_shape, norm_D, self.norm.bias, self.norm.eps
+        )
 
     def _rounded(self, weight_OI: Tensor, ternary: bool) -> Tensor:
         return (

@@ -3,8 +3,8 @@
 Packed tensors by name (P patch pixels p·p·C · D width · T tokens · I, O inputs, outputs · N classes):
 
     patch.weight (D, P), patch.bias (D,)      P runs over a patch's row, column, channel
-    position (T, D)                           these two and head.weight: or codes and scale, a scale a row,
-                                              where the architecture makes them ternary
+    position (T, D)                           these two, head.weight and norms: or codes and scale, a scale
+                                              a row, where the architecture makes them ternary
     blocks.{i}.{qkv,out,fc1,fc2}.             each linear normalises its own input
         norm (I,), bias (O,)
         codes (O, packed width), scale (O,)   ternary: scale is the absmean scale times the output's gain
@@ -163,7 +163,7 @@ def read_network(tensors: Tensors, architecture: Architecture) -> PackedNetwork:
             tensors, "position", (architecture.tokens, width), architecture.ternary_position
         ),
         blocks=tuple(read_block(tensors, index, architecture) for index in range(architecture.depth)),
-        norm_weight=read_floats(tensors, "norm.weight", (width,)),
+        norm_weight=read_vector(tensors, "norm.weight", width, architecture.ternary_norms),
         norm_bias=read_floats(tensors, "norm.bias", (width,)),
         head_weight=read_matrix(tensors, "head.weight", (classes, width), architecture.ternary_head),
         head_bias=read_floats(tensors, "head.bias", (classes,)),
@@ -179,16 +179,19 @@ def read_block(tensors: Tensors, index: int, architecture: Architecture) -> Pack
     width = architecture.width
     hidden = architecture.mlp_ratio * width
     prefix = f"blocks.{index}"
+    norms = architecture.ternary_norms
     read_attention = read_ternary if architecture.ternary_attention else read_full
     return PackedBlock(
-        qkv=read_attention(tensors, f"{prefix}.qkv", width, width + 2 * architecture.head_width),
-        out=read_attention(tensors, f"{prefix}.out", width, width),
-        fc1=read_ternary(tensors, f"{prefix}.fc1", width, hidden),
-        fc2=read_ternary(tensors, f"{prefix}.fc2", hidden, width),
+        qkv=read_attention(tensors, f"{prefix}.qkv", width, width + 2 * architecture.head_width, norms),
+        out=read_attention(tensors, f"{prefix}.out", width, width, norms),
+        fc1=read_ternary(tensors, f"{prefix}.fc1", width, hidden, norms),
+        fc2=read_ternary(tensors, f"{prefix}.fc2", hidden, width, norms),
     )
 
 
-def read_ternary(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> TernaryLinear:
+def read_ternary(
+    tensors: Tensors, prefix: str, inputs: int, outputs: int, ternary_norm: bool = False
+) -> TernaryLinear:
     """The ternary linear `prefix`, its codes checked bit by bit.
 
     Raises:
@@ -196,21 +199,23 @@ def read_ternary(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> Te
     """
     _read_codes(tensors, prefix, inputs, outputs)
     return TernaryLinear(
-        norm=read_floats(tensors, f"{prefix}.norm", (inputs,)),
+        norm=read_vector(tensors, f"{prefix}.norm", inputs, ternary_norm),
         codes=np.ascontiguousarray(tensors[f"{prefix}.codes"]),
         scale=read_floats(tensors, f"{prefix}.scale", (outputs,)),
         bias=read_floats(tensors, f"{prefix}.bias", (outputs,)),
     )
 
 
-def read_full(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> FullLinear:
+def read_full(
+    tensors: Tensors, prefix: str, inputs: int, outputs: int, ternary_norm: bool = False
+) -> FullLinear:
     """The full-precision linear `prefix`.
 
     Raises:
         UnsupportedArchitecture: a tensor is missing or doesn't fit.
     """
     return FullLinear(
-        norm=read_floats(tensors, f"{prefix}.norm", (inputs,)),
+        norm=read_vector(tensors, f"{prefix}.norm", inputs, ternary_norm),
         weight=read_floats(tensors, f"{prefix}.weight", (outputs, inputs)),
         bias=read_floats(tensors, f"{prefix}.bias", (outputs,)),
     )
@@ -228,6 +233,18 @@ def read_matrix(tensors: Tensors, name: str, shape: tuple[int, int], ternary: bo
     codes = _read_codes(tensors, prefix, inputs=shape[1], outputs=shape[0])
     weights: Floats = codes * read_floats(tensors, f"{prefix}.scale", shape[:1])[:, None]
     return weights
+
+
+def read_vector(tensors: Tensors, name: str, length: int, ternary: bool) -> Floats:
+    """A norm's factors: float32 as stored, or ternary codes times their one scale.
+
+    Raises:
+        UnsupportedArchitecture: a tensor is missing, doesn't fit, or is damaged.
+    """
+    if not ternary:
+        return read_floats(tensors, name, (length,))
+    factors: Floats = read_matrix(tensors, name, (1, length), ternary)[0]
+    return factors
 
 
 def _read_codes(tensors: Tensors, prefix: str, inputs: int, outputs: int) -> NDArray[np.int8]:

@@ -13,6 +13,7 @@ from medloop_schemas.example import ExampleLabelled
 from medloop_schemas.identity import derive_id, pseudonym
 from medloop_schemas.image import Frame, ImageAcquired
 from medloop_schemas.label import LabelConfirmed
+from medloop_schemas.order import Order, ReleaseOrdered
 from medloop_schemas.prediction import BlockActivation, PredictionMade, ServingStage
 from medloop_schemas.release import Artifact, ReleaseChanged, ReleaseStage
 from medloop_schemas.signal import DetectorReading, DriftSignalled, LabelEvidence, Layer
@@ -41,8 +42,10 @@ __all__ = [
     "Layer",
     "MedloopError",
     "Message",
+    "Order",
     "PredictionMade",
     "ReleaseChanged",
+    "ReleaseOrdered",
     "ReleaseStage",
     "ServingStage",
     "StatsMeasured",

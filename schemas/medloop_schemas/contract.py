@@ -22,6 +22,7 @@ from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
+from medloop_schemas.order import ReleaseOrdered
 from medloop_schemas.prediction import PredictionMade
 from medloop_schemas.release import ReleaseChanged
 from medloop_schemas.signal import DriftSignalled
@@ -75,11 +76,11 @@ TRAFFIC: Mapping[str, Traffic] = {
         (ExampleLabelled, CandidateTrained),
     ),
     "publisher": Traffic(
-        (AdaptationRequested, CandidateTrained, ExampleLabelled, ReleaseChanged),
+        (AdaptationRequested, CandidateTrained, ExampleLabelled, ReleaseOrdered, ReleaseChanged),
         (ReleaseChanged, AuditRecorded),
     ),
 }
-"""Service → what it reads and writes; sources of images and labels are outside."""
+"""Service → what it reads and writes; sources of images, labels and orders are outside."""
 
 
 def contract() -> dict[str, bytes]:

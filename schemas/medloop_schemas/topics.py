@@ -11,6 +11,7 @@ from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
+from medloop_schemas.order import ReleaseOrdered
 from medloop_schemas.prediction import PredictionMade
 from medloop_schemas.release import ReleaseChanged
 from medloop_schemas.signal import DriftSignalled
@@ -52,6 +53,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic("medloop.examples.v1", ExampleLabelled, "site_id", "Images joined with their late labels."),
     Topic("medloop.candidates.v1", CandidateTrained, "site_id", "Fine-tuned models to be judged.", FOREVER),
+    Topic("medloop.orders.v1", ReleaseOrdered, "site_id", "What a person decided about a version.", FOREVER),
     Topic("medloop.releases.v1", ReleaseChanged, "site_id", "Which version may serve whom.", FOREVER),
     Topic("medloop.audit.v1", AuditRecorded, "site_id", "Every decision, hash-chained.", FOREVER),
 )

@@ -13,7 +13,7 @@ from medloop_model.checkpoint import ModelPackage, save_package, save_teacher
 from medloop_model.engine import Engine
 from medloop_model.statistics.reference import measure_reference
 from medloop_model.training.export import network_from
-from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
+from medloop_model.training.pretraining import PretrainSettings, predict, pretrain, stage_files
 
 from medloop_services.replay.split import Split
 from medloop_services.report.evaluation import Evaluation, evaluate, score, softmax
@@ -35,7 +35,7 @@ class Home:
         training: images to train on.
         validation: images that the monitoring reference is measured on.
         test: images that only report.
-        all_ternary: whether patch embedding, positions and head are ternary too.
+        all_ternary: whether patch embedding, positions, head and norms are ternary too.
     """
 
     data: str
@@ -75,7 +75,8 @@ def pretrain_model(
 ) -> ModelFiles:
     """Train a model for its home and write `model.safetensors` and `teacher.safetensors` into a folder.
 
-    The same home and settings give the same bytes on the same processor type.
+    The same home and settings give the same bytes on the same processor type, interrupted or not: what was
+    done lies in the folder until both files do.
 
     Args:
         home: images and where they are from.
@@ -94,6 +95,7 @@ def pretrain_model(
         home.architecture,
         settings=settings,
         progress=progress,
+        resume_in=folder,
     )
     engine = Engine(trained.package)
     student_test = evaluate(engine, home.test.images, home.test.labels, home.class_names)
@@ -117,6 +119,8 @@ def pretrain_model(
     )
     save_package(package, folder / MODEL_FILE)
     save_teacher(teacher, folder / TEACHER_FILE)
+    for file in stage_files(folder):
+        file.unlink(missing_ok=True)
     return ModelFiles(folder / MODEL_FILE, folder / TEACHER_FILE, student_test, teacher_test)
 
 

@@ -60,10 +60,13 @@ async def labels_of(settings: BusSettings, prefix: str) -> list[LabelConfirmed]:
 
 
 async def labels_when(settings: BusSettings, prefix: str, count: int) -> list[LabelConfirmed]:
+    """Wait for so many labels, repeats not counted: a batch that a rebalance cut off is sent again."""
     async with asyncio.timeout(60):
-        while len(found := await labels_of(settings, prefix)) < count:
+        while True:
+            found = await labels_of(settings, prefix)
+            if len({(label.device_id, label.sequence) for label in found}) >= count:
+                return found
             await asyncio.sleep(0.2)
-    return found
 
 
 def health_of(port: int) -> tuple[int, dict[str, Any]]:

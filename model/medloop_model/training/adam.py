@@ -17,14 +17,16 @@ class AdamW:
     Args:
         parameters: what is trained, in place; those without a gradient stay.
         weight_decay: share of the rate by which matrices shrink a step; vectors never do.
+
+    `steps` are those taken, `first` and `second` the moments' running means, one tensor a parameter.
     """
 
     def __init__(self, parameters: Iterable[Tensor], weight_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
         self.weight_decay = weight_decay
-        self._steps = 0
-        self._first = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self._second = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.steps = 0
+        self.first = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.second = [torch.zeros_like(parameter) for parameter in self.parameters]
 
     def zero_gradients(self) -> None:
         """Forget the gradients of the last step."""
@@ -34,10 +36,10 @@ class AdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Move every parameter along its gradient."""
-        self._steps += 1
-        first_rate = learning_rate / (1 - FIRST_DECAY**self._steps)
-        second_root = (1 - SECOND_DECAY**self._steps) ** 0.5
-        for parameter, first, second in zip(self.parameters, self._first, self._second, strict=True):
+        self.steps += 1
+        first_rate = learning_rate / (1 - FIRST_DECAY**self.steps)
+        second_root = (1 - SECOND_DECAY**self.steps) ** 0.5
+        for parameter, first, second in zip(self.parameters, self.first, self.second, strict=True):
             if parameter.grad is None:
                 continue
             first.lerp_(parameter.grad, 1 - FIRST_DECAY)

@@ -77,7 +77,7 @@ def pack_network(network: BiTMedViT) -> Tensors:
         **_pack_matrix("patch.weight", network.patch.weight, architecture.ternary_patch),
         "patch.bias": _array(network.patch.bias),
         **_pack_matrix("position", network.position, architecture.ternary_position),
-        "norm.weight": _array(network.norm.weight),
+        **_pack_vector("norm.weight", network.norm.weight, architecture.ternary_norms),
         "norm.bias": _array(network.norm.bias),
         **_pack_matrix("head.weight", network.head.weight, architecture.ternary_head),
         "head.bias": _array(network.head.bias),
@@ -99,8 +99,12 @@ def _pack_matrix(name: str, weight_OI: torch.Tensor, ternary: bool) -> Tensors:
     return {f"{prefix}.codes": packed, f"{prefix}.scale": _array(scale[:, 0])}
 
 
+def _pack_vector(name: str, weight_I: torch.Tensor, ternary: bool) -> Tensors:
+    return _pack_matrix(name, weight_I[None], ternary) if ternary else {name: _array(weight_I)}
+
+
 def _pack_linear(layer: BitLinear) -> Tensors:
-    tensors = {"norm": _array(layer.norm), "bias": _array(layer.bias)}
+    tensors = {**_pack_vector("norm", layer.norm, layer.ternary_norm), "bias": _array(layer.bias)}
     if not layer.quantized:
         return tensors | {"weight": _array(layer.weight * layer.gain[:, None])}
     codes, scale = ternary_codes(layer.weight)

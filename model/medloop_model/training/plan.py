@@ -79,6 +79,7 @@ class TrainingPlan:
                 learning_rate=5e-4,
                 rehearsal_steps=7,
                 rehearsal_batch=12,
+                retention=0.5,
                 transplanted=12,
                 discriminant_images=128,
             )

@@ -6,9 +6,12 @@ Everything counts steps and draws from seeded generators: the same images and se
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +37,7 @@ from medloop_model.training.images import (
     to_pixels,
     usual_bounds,
 )
+from medloop_model.training.stage_checkpoint import StageCheckpoint
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.integer]
@@ -41,6 +45,9 @@ Progress = Callable[[str, int, int, float], None]
 """Called after every step with the stage's name, steps done, steps in all and the loss."""
 
 Loss = Callable[[BiTMedViT, Tensor, Tensor], Tensor]
+
+STAGES = ("teacher", "student")
+STAGE_SUFFIX = ".progress.safetensors"
 
 RECIPE = 2
 """Raised when the same images and settings begin to train another model: caches of models go by it."""
@@ -102,6 +109,7 @@ def pretrain(
     *,
     settings: PretrainSettings,
     progress: Progress | None = None,
+    resume_in: Path | None = None,
 ) -> Pretrained:
     """Train a teacher and its student; their provenance holds settings and validation accuracy.
 
@@ -112,9 +120,12 @@ def pretrain(
         architecture: of the student; the teacher has the same in full precision.
         settings: how.
         progress: told about every step.
+        resume_in: folder of `stage_files`, from which an interrupted run of the same images and settings goes
+            on; removing them when all is stored is the caller's.
 
     Raises:
         ShapeError: images or labels don't fit the architecture.
+        CorruptCheckpoint: a stage's file is damaged.
     """
     torch.set_num_threads(settings.threads)
     pixels = to_pixels(train_images, architecture)
@@ -122,6 +133,13 @@ def pretrain(
     report = progress or (lambda stage, step, steps, loss: None)
     bounds = usual_bounds(architecture)
     strength = SLIDE_STRENGTH if bounds.stained else 1.0
+    checkpoints: dict[str, StageCheckpoint] = {}
+    if resume_in is not None:
+        identity = _identity(train_images, train_labels, architecture, settings)
+        files = stage_files(resume_in)
+        checkpoints = {
+            stage: StageCheckpoint(file, identity) for stage, file in zip(STAGES, files, strict=True)
+        }
 
     teacher = BiTMedViT(architecture.full_precision(), settings.seed)
     fit(
@@ -137,6 +155,7 @@ def pretrain(
         augmentation=strength,
         bounds=bounds,
         after_step=lambda step, loss: report("teacher", step, settings.teacher_steps, loss),
+        checkpoint=checkpoints.get("teacher"),
     )
     student = BiTMedViT(architecture)
     student.load_state_dict(teacher.state_dict())
@@ -153,6 +172,7 @@ def pretrain(
         augmentation=strength,
         bounds=bounds,
         after_step=lambda step, loss: report("student", step, settings.student_steps, loss),
+        checkpoint=checkpoints.get("student"),
     )
     generator = torch.Generator().manual_seed(settings.seed + 2)
     representative = torch.randperm(len(labels), generator=generator)[: settings.fisher_images]
@@ -180,6 +200,20 @@ def pretrain(
     )
 
 
+def stage_files(folder: Path) -> list[Path]:
+    """The files that an interrupted run goes on from, one a stage."""
+    return [folder / f"{stage}{STAGE_SUFFIX}" for stage in STAGES]
+
+
+def _identity(images: Images, labels: Labels, architecture: Architecture, settings: PretrainSettings) -> str:
+    """Digest of all that decides the bytes of what is trained."""
+    how = {"architecture": architecture.to_json(), "settings": asdict(settings), "recipe": RECIPE}
+    content = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
+    for array in (images, labels):
+        content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()
+
+
 def fit(
     network: BiTMedViT,
     domains: Sequence[tuple[Tensor, Tensor]],
@@ -194,6 +228,7 @@ def fit(
     augmentation: float = 1.0,
     bounds: Bounds = PATIENT,
     after_step: Callable[[int, float], None] | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> None:
     """AdamW on class-balanced augmented batches under a warmed-up cosine rate; changes the network.
 
@@ -205,11 +240,16 @@ def fit(
         seed: of batches and augmentation.
         augmentation, bounds: strength and extent of the augmentation.
         after_step: told the number of steps done and the loss.
+        checkpoint: where to go on from, and to keep what was done.
+
+    Raises:
+        CorruptCheckpoint: the checkpoint's file is damaged.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = AdamW(network.parameters(), weight_decay)
     network.train()
-    for step in range(steps):
+    done = checkpoint.restore(network, optimiser, generator) if checkpoint else 0
+    for step in range(done, steps):
         drawn = [_draw(*domain, batch_size // len(domains), generator) for domain in domains]
         pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         loss = loss_of(network, augment(pixels_BHWC, generator, augmentation, bounds), labels_B)
@@ -217,6 +257,8 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step(learning_rate * warmed_up_cosine(step / steps, warm_up))
+        if checkpoint:
+            checkpoint.keep(network, optimiser, generator, last=step + 1 == steps)
         if after_step:
             after_step(step + 1, loss.item())
     network.eval()

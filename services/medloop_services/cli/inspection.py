@@ -1,26 +1,16 @@
-"""`medloop topics`, `contract`, `config`, `release`, `audit`: what there is and what was decided."""
+"""`medloop topics`, `contract`, `config`, `audit`: what there is and what was decided."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from medloop_services.cli.options import Json, tell, write_json
-
-if TYPE_CHECKING:
-    from medloop_schemas import Event
-
-E = TypeVar("E", bound="Event")
-
-Site = Annotated[str | None, typer.Option("--site", help="Only this site's.")]
+from medloop_services.cli.decisions import decisions
+from medloop_services.cli.options import Json, Site, print_rows, tell, write_json
 
 config = typer.Typer(no_args_is_help=True, help="Settings: MEDLOOP_… variables.")
-release = typer.Typer(no_args_is_help=True, help="Releases: which version may serve whom.")
 audit = typer.Typer(no_args_is_help=True, help="The publisher's decisions on record.")
 
 
@@ -29,11 +19,9 @@ def register(app: typer.Typer) -> None:
     app.command()(topics)
     app.command()(contract)
     config.command("show")(show_config)
-    release.command("list")(list_releases)
     audit.command("list")(list_audit)
     audit.command("verify")(verify_audit)
     app.add_typer(config, name="config")
-    app.add_typer(release, name="release")
     app.add_typer(audit, name="audit")
 
 
@@ -52,7 +40,7 @@ def topics(json: Json = None) -> None:
         }
         for topic in TOPICS
     ]
-    _print(rows)
+    print_rows(rows)
     write_json(rows, json)
 
 
@@ -71,37 +59,16 @@ def show_config(json: Json = None) -> None:
     from medloop_services.cli.settings_table import effective_settings
 
     rows = effective_settings()
-    _print(rows)
+    print_rows(rows)
     write_json(rows, json)
-
-
-def list_releases(site: Site = None, json: Json = None) -> None:
-    """List release decisions in order: which version became what, and why."""
-    from medloop_schemas import ReleaseChanged
-
-    found = [event for event in _unique(ReleaseChanged) if site in (None, event.site_id)]
-    _print(
-        [
-            {
-                "site": event.site_id,
-                "number": event.number,
-                "version": event.version,
-                "stage": event.stage.value,
-                "devices": ", ".join(event.devices) or "all",
-                "reason": event.reason,
-            }
-            for event in found
-        ]
-    )
-    write_json([event.model_dump(mode="json") for event in found], json)
 
 
 def list_audit(site: Site = None, json: Json = None) -> None:
     """List the publisher's decisions with their evidence."""
     from medloop_schemas import AuditRecorded
 
-    found = [event for event in _unique(AuditRecorded) if site in (None, event.site_id)]
-    _print(
+    found = [event for event in decisions(AuditRecorded) if site in (None, event.site_id)]
+    print_rows(
         [
             {
                 "site": event.site_id,
@@ -125,36 +92,8 @@ def verify_audit(site: Site = None) -> None:
 
     from medloop_services.publisher.audit import verify_chains
 
-    records = [event for event in _unique(AuditRecorded) if site in (None, event.site_id)]
+    records = [event for event in decisions(AuditRecorded) if site in (None, event.site_id)]
     for each, chain in verify_chains(records).items():
         tell(f"{each}: {chain.length} records, unbroken; the last hash is {chain.last_hash}")
     if not records:
         tell("no audit record yet")
-
-
-def _unique(event_type: type[E]) -> list[E]:
-    """The events of a topic, a repeat once, by site and number."""
-    from medloop_schemas import decode, topic_of
-
-    from medloop_services.bus.context import load_settings
-    from medloop_services.bus.settings import BusSettings
-    from medloop_services.replay.consumer import read_to_end
-
-    async def collect() -> dict[str, E]:
-        found: dict[str, E] = {}
-        async for record in read_to_end(load_settings(BusSettings), [topic_of(event_type).name]):
-            event = decode(event_type, record.value)
-            found.setdefault(event.event_id, event)
-        return found
-
-    events = asyncio.run(collect()).values()
-    return sorted(events, key=lambda event: (event.key, getattr(event, "number", 0)))
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None)
-    for column in rows[0] if rows else ["nothing yet"]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)

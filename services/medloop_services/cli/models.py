@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from medloop_schemas import ConfigurationError, MedloopError
 from orjson import loads
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from medloop_services.cli.options import Data, Json, Seed, tell, write_json
+from medloop_services.cli.options import Data, Json, Seed, print_rows, tell, write_json
 from medloop_services.cli.progress import training_bar
+
+if TYPE_CHECKING:
+    from medloop_services.pretraining import ModelFiles
+    from medloop_services.replay.dataset import Dataset
 
 
 class BenchmarkFailed(MedloopError):
@@ -44,14 +48,22 @@ def pretrain(
     teacher_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the teacher.")] = None,
     student_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the student.")] = None,
     all_ternary: Annotated[
-        bool, typer.Option("--all-ternary", help="Patch embedding, positions and head are ternary too.")
+        bool,
+        typer.Option("--all-ternary", help="Patch embedding, positions, head and norms are ternary too."),
     ] = False,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="'medmnist': one model for each of its twelve 2-D sets.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Train a full-precision teacher and its ternary student; measure the monitoring reference.
 
     70 % of the training images are trained on; the other 30 % are left for streams. Takes some minutes on
-    one core for 28 px images. The same data, seed and processor type give the same bytes.
+    one core for 28 px images. The same data, seed and processor type give the same bytes. Interrupted, the
+    same command goes on from where it was.
+
+    --suite medmnist trains a model a data set (those of MEDLOOP_DATA, else MedMNIST's downloads) and prints
+    test accuracies beside the published ones.
 
     Example: medloop pretrain --data pneumoniamnist.npz --out models/pneumonia
     """
@@ -60,29 +72,77 @@ def pretrain(
     from medloop_services.pretraining import Home, pretrain_model
     from medloop_services.replay.dataset import load_dataset
 
-    dataset = load_dataset(data, announce=tell)
     steps = {"teacher_steps": teacher_steps, "student_steps": student_steps}
     settings = PretrainSettings(seed=seed, **{key: value for key, value in steps.items() if value})
-    home = Home(
-        data=dataset.name,
-        digest=dataset.digest,
-        class_names=dataset.class_names,
-        training=dataset.divide().training,
-        validation=dataset.validation,
-        test=dataset.test,
-        all_ternary=all_ternary,
-    )
-    command = (
-        f"medloop pretrain --data {Path(data).name if data else dataset.name} --seed {seed} --name {name}"
-        f"{' --all-ternary' if all_ternary else ''}"
-    )
-    with training_bar() as progress:
-        files = pretrain_model(home, out, name=name, settings=settings, command=command, progress=progress)
+    options = [f"--seed {seed} --name {name}"]
+    options += [f"--{key.replace('_', '-')} {value}" for key, value in steps.items() if value]
+    options += ["--all-ternary"] * all_ternary
+
+    def command_of(file: str) -> str:
+        return f"medloop pretrain --data {file} {' '.join(options)}"
+
+    def train(dataset: Dataset, folder: Path, file: str) -> ModelFiles:
+        home = Home(
+            data=dataset.name,
+            digest=dataset.digest,
+            class_names=dataset.class_names,
+            training=dataset.divide().training,
+            validation=dataset.validation,
+            test=dataset.test,
+            all_ternary=all_ternary,
+        )
+        with training_bar() as progress:
+            return pretrain_model(
+                home, folder, name=name, settings=settings, command=command_of(file), progress=progress
+            )
+
+    if suite is not None:
+        _pretrain_suite(suite, out, command_of, train, json)
+        return
+    dataset = load_dataset(data, announce=tell)
+    files = train(dataset, out, Path(data).name if data else dataset.name)
     figures = {"teacher": files.teacher_test.as_json(), "student": files.student_test.as_json()}
     _print_evaluations(figures)
     size = files.model.stat().st_size + files.teacher.stat().st_size
     tell(f"wrote {files.model} and {files.teacher.name}, {size / 1e6:.1f} MB together")
     write_json(figures | {"model": str(files.model), "teacher": str(files.teacher), "bytes": size}, json)
+
+
+def _pretrain_suite(
+    suite: str,
+    out: Path,
+    command_of: Callable[[str], str],
+    train: Callable[[Dataset, Path, str], ModelFiles],
+    json: Path | None,
+) -> None:
+    from medloop_services.bus.context import load_settings
+    from medloop_services.medmnist_suite import run_suite
+    from medloop_services.replay.dataset import DataSettings
+
+    if suite != "medmnist":
+        raise ConfigurationError(f"--suite {suite}: there is only medmnist")
+    rows = run_suite(
+        out,
+        load_settings(DataSettings).data,
+        command_of=command_of,
+        train=lambda dataset, folder: (
+            train(dataset, folder, f"{dataset.name}.npz").student_test.accuracy.value
+        ),
+        tell=tell,
+    )
+    print_rows(
+        [
+            {
+                "data": row.data,
+                "ours %": "-" if row.ours is None else f"{100 * row.ours:.1f}",
+                "published %": f"{100 * row.published:.1f}",
+                "difference": "-" if row.ours is None else f"{100 * (row.ours - row.published):+.1f}",
+                "": row.reason,
+            }
+            for row in rows
+        ]
+    )
+    write_json([asdict(row) for row in rows], json)
 
 
 def evaluate(
@@ -128,12 +188,7 @@ def kernels(json: Json = None) -> None:
     except EnergyUnavailable as unavailable:
         tell(f"energy can't be read: {unavailable}")
     rows = [asdict(row) for row in describe()]
-    table = Table(box=None)
-    for column in rows[0]:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
-    Console().print(table)
+    print_rows(rows)
     write_json(rows, json)
 
 

@@ -1,4 +1,4 @@
-"""The publisher's composition: adaptations, candidates and examples in, releases and audit records out."""
+"""The publisher's composition: adaptations, candidates, examples, orders in; releases, audit records out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from medloop_schemas import (
     CandidateTrained,
     ExampleLabelled,
     ReleaseChanged,
+    ReleaseOrdered,
 )
 
 from medloop_services.bus.context import Context
@@ -29,7 +30,7 @@ def build(context: Context) -> Service:
         processors=(
             KeyedProcessor(
                 name="publisher",
-                inputs=(AdaptationRequested, CandidateTrained, ExampleLabelled),
+                inputs=(AdaptationRequested, CandidateTrained, ExampleLabelled, ReleaseOrdered),
                 outputs=(ReleaseChanged, AuditRecorded),
                 state=PublisherState,
                 initial=origins.initial,

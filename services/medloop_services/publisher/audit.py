@@ -26,7 +26,11 @@ class Decision(StrEnum):
     GATE_PASSED = "gate-passed"
     GATE_FAILED = "gate-failed"
     CANARY_STARTED = "canary-started"
+    CANARY_PASSED = "canary-passed"
+    """A person has to approve it now."""
     PROMOTED = "promoted"
+    REJECTED = "rejected"
+    """By a person, before it was tried."""
     ROLLED_BACK = "rolled-back"
 
 
@@ -64,6 +68,7 @@ class AuditChain(BaseModel):
         version: str,
         reason: str,
         evidence: Evidence,
+        actor: str = ACTOR,
     ) -> tuple[AuditChain, AuditRecorded]:
         """Return the chain with one more record, and the record."""
         record = AuditRecorded(
@@ -72,7 +77,7 @@ class AuditChain(BaseModel):
             number=self.length,
             decision=decision,
             version=version,
-            actor=ACTOR,
+            actor=actor,
             reason=reason,
             evidence=dict(evidence),
             previous_hash=self.last_hash,

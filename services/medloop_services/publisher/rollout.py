@@ -2,16 +2,17 @@
 
 ```
    candidate ──▶ waiting ──▶ gate ──▶ canary ──▶ stable
-                 (too few     │         │
+                 (too few     │         │    (a person may have to approve)
                  held back)   ▼         ▼
                            rejected  rolled back
 ```
+
+A person's orders (`orders.py`) end or shorten this way, and lead back to the version before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -23,18 +24,17 @@ from medloop_schemas import (
     ExampleLabelled,
     InvalidEvent,
     ReleaseChanged,
+    ReleaseOrdered,
     ReleaseStage,
 )
 
 from medloop_services.publisher.audit import Decision, Evidence
+from medloop_services.publisher.decisions import Step, record, release, settle, stable_of, under_way
 from medloop_services.publisher.examples import taken_in, was_taken
 from medloop_services.publisher.gate import Evaluator, Verdict, held_back_for, judge
+from medloop_services.publisher.orders import followed
 from medloop_services.publisher.settings import PublisherSettings
 from medloop_services.publisher.state import Outcome, PublisherState, Trial
-
-JUDGED_KEPT = 64
-
-Step = tuple[PublisherState, Sequence[Event]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class Rollout:
                 return self._received(state, event)
             case ExampleLabelled():
                 return self._taken(state, event)
+            case ReleaseOrdered():
+                return followed(state, event)
         raise InvalidEvent("type", "", f"the publisher can't use {type(event).__name__}")
 
     def _requested(self, state: PublisherState, request: AdaptationRequested) -> PublisherState:
@@ -71,10 +73,10 @@ class Rollout:
         return state.model_copy(update={"onset": request.onset}) if current else state
 
     def _received(self, state: PublisherState, candidate: CandidateTrained) -> Step:
-        known = {*state.judged, *(other.event_id for other in _under_way(state))}
+        known = {*state.judged, *(other.event_id for other in under_way(state))}
         if candidate.event_id in known:
             return state, ()
-        stable = _stable(state)
+        stable = stable_of(state)
         if obstacle := _obstacle(state, stable, candidate):
             return _rejected(state, candidate, Verdict(passed=False, reason=obstacle), candidate.time)
         return self._judged(state.model_copy(update={"waiting": candidate}), candidate.time)
@@ -93,7 +95,7 @@ class Rollout:
         candidate = state.waiting
         if candidate is None:
             return state, ()
-        base = _stable(state)
+        base = stable_of(state)
         in_order = [example for _, example in sorted(state.examples.items())]
         examples = held_back_for(candidate, base, in_order)
         if len(examples.new) < self.settings.min_new:
@@ -113,7 +115,7 @@ class Rollout:
         state = state.model_copy(
             update={"waiting": None, "trial": Trial(candidate=candidate, devices=devices)}
         )
-        passed = _record(
+        passed = record(
             state,
             candidate,
             now,
@@ -123,7 +125,7 @@ class Rollout:
         )
         reason = f"tried on {len(devices)} of {len(candidate.onset)} affected devices: {', '.join(devices)}"
         evidence = {"devices": len(devices), "examples_needed": self.settings.canary_examples}
-        started = _record(
+        started = record(
             passed[0],
             candidate,
             now,
@@ -131,7 +133,7 @@ class Rollout:
             reason=reason,
             evidence=evidence,
         )
-        released = _released(
+        released = release(
             started[0], candidate, now, stage=ReleaseStage.CANARY, reason=reason, devices=devices
         )
         return released[0], (*passed[1], *started[1], *released[1])
@@ -143,7 +145,7 @@ class Rollout:
             return state
         if example.study_id in state.studies and example.image_id not in trial.outcomes:
             return state
-        (base_says,) = self.evaluator.predict(_stable(state).package, [example.frame])
+        (base_says,) = self.evaluator.predict(stable_of(state).package, [example.frame])
         classes = trial.candidate.classes
         served = classes[example.predicted_class] if example.predicted_class < len(classes) else None
         outcome = Outcome(
@@ -170,13 +172,15 @@ class Rollout:
         }
         reason = (
             f"right on {candidate_right} of {len(outcomes)} canary images, "
-            f"where {_stable(state).version} is right on {base_right}"
+            f"where {stable_of(state).version} is right on {base_right}"
         )
+        if self.settings.approval and not harmful:
+            return _awaiting_approval(state, trial, now, reason, evidence)
         decision = Decision.ROLLED_BACK if harmful else Decision.PROMOTED
         stage = ReleaseStage.ROLLED_BACK if harmful else ReleaseStage.STABLE
-        recorded = _record(state, trial.candidate, now, decision=decision, reason=reason, evidence=evidence)
-        released = _released(recorded[0], trial.candidate, now, stage=stage, reason=reason)
-        return _settled(released[0], trial.candidate), (*released[1], *recorded[1])
+        recorded = record(state, trial.candidate, now, decision=decision, reason=reason, evidence=evidence)
+        released = release(recorded[0], trial.candidate, now, stage=stage, reason=reason)
+        return settle(released[0], trial.candidate), (*released[1], *recorded[1])
 
 
 def canary_devices(candidate: CandidateTrained, fraction: float) -> tuple[str, ...]:
@@ -188,21 +192,21 @@ def canary_devices(candidate: CandidateTrained, fraction: float) -> tuple[str, .
     return tuple(sorted(candidate.onset, key=lot)[: ceil(fraction * len(candidate.onset))])
 
 
-def _stable(state: PublisherState) -> ReleaseChanged:
-    if state.stable is None:
-        reason = "no model is released at this site: add it to MEDLOOP_PUBLISHER_SITES"
-        raise InvalidEvent("site", "site_id", reason)
-    return state.stable
-
-
-def _under_way(state: PublisherState) -> list[CandidateTrained]:
-    on_trial = None if state.trial is None else state.trial.candidate
-    return [candidate for candidate in (state.waiting, on_trial) if candidate is not None]
+def _awaiting_approval(
+    state: PublisherState, trial: Trial, now: datetime, reason: str, evidence: Evidence
+) -> Step:
+    """Say once that a person has to decide; the canary serves on, and is still rolled back if it harms."""
+    if trial.passed:
+        return state, ()
+    state = state.model_copy(update={"trial": trial.model_copy(update={"passed": True})})
+    return record(
+        state, trial.candidate, now, decision=Decision.CANARY_PASSED, reason=reason, evidence=evidence
+    )
 
 
 def _obstacle(state: PublisherState, stable: ReleaseChanged, candidate: CandidateTrained) -> str | None:
     """Return why a candidate can't even be judged, or None."""
-    for other in _under_way(state):
+    for other in under_way(state):
         return f"{other.version} is being judged; one candidate at a time"
     if candidate.base_version != stable.version:
         return f"it was trained from {candidate.base_version}, but {stable.version} serves now"
@@ -212,7 +216,7 @@ def _obstacle(state: PublisherState, stable: ReleaseChanged, candidate: Candidat
 
 
 def _rejected(state: PublisherState, candidate: CandidateTrained, verdict: Verdict, now: datetime) -> Step:
-    recorded = _record(
+    recorded = record(
         state,
         candidate,
         now,
@@ -220,63 +224,5 @@ def _rejected(state: PublisherState, candidate: CandidateTrained, verdict: Verdi
         reason=verdict.reason,
         evidence=verdict.evidence,
     )
-    released = _released(recorded[0], candidate, now, stage=ReleaseStage.REJECTED, reason=verdict.reason)
-    return _settled(released[0], candidate), (*released[1], *recorded[1])
-
-
-def _settled(state: PublisherState, candidate: CandidateTrained) -> PublisherState:
-    waiting = None if state.waiting == candidate else state.waiting
-    trial = None if state.trial is not None and state.trial.candidate == candidate else state.trial
-    judged = (*state.judged, candidate.event_id)[-JUDGED_KEPT:]
-    return state.model_copy(update={"waiting": waiting, "trial": trial, "judged": judged})
-
-
-def _record(
-    state: PublisherState,
-    candidate: CandidateTrained,
-    now: datetime,
-    *,
-    decision: Decision,
-    reason: str,
-    evidence: Evidence,
-) -> Step:
-    about = {"candidate_sha256": candidate.package.sha256, "diagnosis": candidate.diagnosis.value}
-    chain, record = state.audit.recorded(
-        candidate.site_id,
-        now,
-        decision=decision,
-        version=candidate.version,
-        reason=reason,
-        evidence={**about, **evidence},
-    )
-    return state.model_copy(update={"audit": chain}), (record,)
-
-
-def _released(
-    state: PublisherState,
-    candidate: CandidateTrained,
-    now: datetime,
-    *,
-    stage: ReleaseStage,
-    reason: str,
-    devices: tuple[str, ...] = (),
-) -> Step:
-    base = _stable(state)
-    release = ReleaseChanged(
-        time=now,
-        site_id=candidate.site_id,
-        number=state.next_release,
-        version=candidate.version,
-        stage=stage,
-        package=candidate.package,
-        teacher=base.teacher,
-        classes=candidate.classes,
-        devices=devices,
-        previous_version=base.version,
-        request_id=candidate.request_id,
-        reason=reason,
-    )
-    update: dict[str, object] = {"next_release": release.number + 1}
-    if stage is ReleaseStage.STABLE:
-        update |= {"stable": release, "onset": {}}
-    return state.model_copy(update=update), (release,)
+    released = release(recorded[0], candidate, now, stage=ReleaseStage.REJECTED, reason=verdict.reason)
+    return settle(released[0], candidate), (*released[1], *recorded[1])

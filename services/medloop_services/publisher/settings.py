@@ -48,6 +48,11 @@ class PublisherSettings(BaseSettings):
     canary_tolerance: float = Field(
         default=0.05, ge=0, le=1, description="accuracy the canary may fall short of its base on its images"
     )
+    approval: bool = Field(
+        default=False,
+        description="whether a person has to approve a tried version (`medloop release approve`) "
+        "before it serves every device",
+    )
 
     @field_validator("sites", mode="before")
     @classmethod

@@ -28,6 +28,8 @@ class Trial(BaseModel):
     candidate: CandidateTrained
     devices: tuple[str, ...]
     outcomes: dict[str, Outcome] = Field(default_factory=dict)
+    passed: bool = False
+    """Whether it waits for a person's approval."""
 
 
 class PublisherState(ServiceState):
@@ -36,6 +38,8 @@ class PublisherState(ServiceState):
     entries: ClassVar[tuple[str, ...]] = ("examples", "studies")
 
     stable: ReleaseChanged | None = None
+    previous: ReleaseChanged | None = None
+    """The release before it, to go back to; None once that was done."""
     next_release: int = 0
     audit: AuditChain = AuditChain()
 
@@ -55,3 +59,5 @@ class PublisherState(ServiceState):
     trial: Trial | None = None
     judged: tuple[str, ...] = ()
     """Candidates decided on, the last ones: a repeat of one changes nothing."""
+    orders: tuple[str, ...] = ()
+    """Orders followed, the last ones: likewise."""

@@ -34,12 +34,13 @@ def test_all_ternary_is_every_switch_and_the_teacher_has_none() -> None:
     assert everything.ternary_patch
     assert everything.ternary_position
     assert everything.ternary_head
+    assert everything.ternary_norms
     assert not everything.full_precision().quantized
 
 
 def test_a_package_from_before_the_switches_is_still_read() -> None:
     fields = json.loads(ward(28, 1, CLASSES).to_json())
-    for switch in ("ternary_patch", "ternary_position", "ternary_head"):
+    for switch in ("ternary_patch", "ternary_position", "ternary_head", "ternary_norms"):
         del fields[switch]
     assert Architecture.from_json(json.dumps(fields)) == ward(28, 1, CLASSES)
 

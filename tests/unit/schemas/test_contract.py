@@ -117,7 +117,11 @@ def test_every_operation_refers_to_what_is_there() -> None:
 def test_everything_read_is_written_by_someone() -> None:
     read = {event for traffic in TRAFFIC.values() for event in traffic.reads}
     written = {event for traffic in TRAFFIC.values() for event in traffic.writes}
-    from_outside = {medloop_schemas.ImageAcquired, medloop_schemas.LabelConfirmed}
+    from_outside = {
+        medloop_schemas.ImageAcquired,
+        medloop_schemas.LabelConfirmed,
+        medloop_schemas.ReleaseOrdered,
+    }
     assert read <= written | from_outside
     assert not from_outside & written
     assert {topic.event for topic in TOPICS} == read | written

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import save_package, save_teacher
-from medloop_model.errors import ShapeError
+from medloop_model.errors import CorruptCheckpoint, ShapeError
+from medloop_model.training import stage_checkpoint
 from medloop_model.training.export import network_from
-from medloop_model.training.pretraining import PretrainSettings, predict, pretrain, warmed_up_cosine
+from medloop_model.training.pretraining import (
+    Pretrained,
+    PretrainSettings,
+    Progress,
+    predict,
+    pretrain,
+    stage_files,
+    warmed_up_cosine,
+)
 
 TINY = Architecture(8, 1, 4, 16, 1, 2, 2, ("dark", "bright"))
 QUICK = PretrainSettings(teacher_steps=40, student_steps=40, batch_size=16, fisher_images=8)
@@ -36,10 +45,8 @@ def test_a_student_with_ternary_weights_everywhere_learns() -> None:
     made = pretrain(*shades(200, 0), *shades(60, 1), TINY.all_ternary(), settings=QUICK)
     images, labels = shades(100, 2)
     assert np.mean(predict(network_from(made.package), images).argmax(axis=1) == labels) > 0.95
-    full_precision = {"patch.bias", "norm.weight", "norm.bias", "head.bias"}
-    matrices = {name for name, tensor in made.package.packed.items() if tensor.ndim == 2}
-    assert all(name.endswith(".codes") for name in matrices)
-    assert full_precision <= made.package.packed.keys()
+    kinds = {name.rsplit(".", 1)[1] for name in made.package.packed}
+    assert kinds == {"codes", "scale", "bias"}
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -53,6 +60,60 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
             )
         )
     assert len(digests) == 1
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("stage", "step"), [("teacher", 25), ("student", 15)])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
+) -> None:
+    monkeypatch.setattr(stage_checkpoint, "STEPS_BETWEEN", 10)
+    taken: list[tuple[str, int]] = []
+
+    def watch(at: str, done: int, steps: int, loss: float) -> None:
+        taken.append((at, done))
+        if (at, done) == (stage, step) and len(taken) == taken.index((stage, step)) + 1:
+            raise Killed
+
+    def run(progress: Progress | None = None) -> Pretrained:
+        return pretrain(
+            *shades(80, 0), *shades(20, 1), TINY, settings=QUICK, progress=progress, resume_in=tmp_path
+        )
+
+    with pytest.raises(Killed):
+        run(watch)
+    before = len(taken)
+    went_on = run(watch)
+    assert taken[before] == (stage, step // 10 * 10 + 1)
+    whole = pretrain(*shades(80, 0), *shades(20, 1), TINY, settings=QUICK)
+    for name in ("package", "teacher"):
+        digests = {save_package(getattr(made, name), tmp_path / name) for made in (went_on, whole)}
+        assert len(digests) == 1
+
+
+def test_progress_on_other_images_is_not_gone_on_from(tmp_path: Path) -> None:
+    pretrain(*shades(80, 0), *shades(20, 1), TINY, settings=QUICK, resume_in=tmp_path)
+    steps: list[int] = []
+    pretrain(
+        *shades(80, 5),
+        *shades(20, 1),
+        TINY,
+        settings=QUICK,
+        progress=lambda stage, step, of, loss: steps.append(step),
+        resume_in=tmp_path,
+    )
+    assert len(steps) == QUICK.teacher_steps + QUICK.student_steps
+
+
+def test_damaged_progress_is_named(tmp_path: Path) -> None:
+    file = stage_files(tmp_path)[0]
+    file.write_bytes(b"cut short")
+    with pytest.raises(CorruptCheckpoint, match="remove it") as caught:
+        pretrain(*shades(80, 0), *shades(20, 1), TINY, settings=QUICK, resume_in=tmp_path)
+    assert str(file) in str(caught.value)
 
 
 def test_progress_tells_every_step_of_both_stages() -> None:

@@ -1,0 +1,119 @@
+"""`medloop release show|reject|rollback` against a publisher on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from killable_service import Killable
+from medloop_model import pretrained
+from medloop_schemas import CandidateTrained, Diagnosis, Strategy
+from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.broker import EmbeddedBroker
+from medloop_services.bus.health import Health
+from medloop_services.bus.outgoing import outgoing
+from medloop_services.bus.sender import Sender
+from medloop_services.bus.settings import BusSettings
+
+pytestmark = pytest.mark.integration
+
+SITE = "orders"
+CANDIDATE = "phantom-candidate"
+
+
+@pytest.fixture(scope="module")
+def first_version(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A publisher whose site has one release, and a candidate that waits at the gate for labelled images."""
+    folder = tmp_path_factory.mktemp("orders")
+    settings = BusSettings(kafka=broker.bootstrap, artifacts=str(folder / "artifacts"))
+    model = pretrained.path("phantom")
+    package = ArtifactStore(settings.artifacts).put(model)
+    first = f"ward-{package.sha256[:12]}"
+    waiting = CandidateTrained(
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        site_id=SITE,
+        request_id="request",
+        attempt=1,
+        version=CANDIDATE,
+        base_version=first,
+        package=package,
+        diagnosis=Diagnosis.DATA_DRIFT,
+        strategy=Strategy.SHALLOW_EWC,
+        onset={"orders/scanner-1": 0},
+        classes=("normal", "opacity"),
+        labels_used=256,
+        updates=96,
+        changed_codes=0.01,
+        loss_first=1.0,
+        loss_last=0.5,
+    )
+
+    async def send() -> None:
+        sender = Sender(settings, Health(), "test")
+        await sender.deliver([outgoing(waiting, "/test")])
+        await sender.stop()
+
+    chosen = {"MEDLOOP_PUBLISHER_SITES": SITE, "MEDLOOP_PUBLISHER_MODEL": str(model)}
+    publisher = Killable("publisher", settings, folder, chosen)
+    try:
+        while publisher.followed() < 1:
+            assert publisher.process.poll() is None, publisher.log.read_text()
+            time.sleep(0.1)
+        asyncio.run(send())
+        yield first
+    finally:
+        assert publisher.stop() == 0
+
+
+def medloop(broker: EmbeddedBroker, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medloop_services.cli", *map(str, arguments)],
+        env={**os.environ, "MEDLOOP_KAFKA": broker.bootstrap, "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def order(
+    broker: EmbeddedBroker, wanted: str, version: str, site: str = SITE
+) -> subprocess.CompletedProcess[str]:
+    said = ("--reason", "seen by the board", "--by", "a.physicist", "--site", site)
+    return medloop(broker, "release", wanted, version, *said)
+
+
+def test_what_waits_is_rejected_by_a_person_and_on_record(
+    broker: EmbeddedBroker, first_version: str, tmp_path: Path
+) -> None:
+    ran = order(broker, "reject", CANDIDATE)
+    assert ran.returncode == 0, ran.stderr
+    assert "rejected by a.physicist" in ran.stderr
+    shown = medloop(broker, "release", "show", CANDIDATE, "--json", tmp_path / "shown.json")
+    assert f"trained from {first_version} for data-drift" in shown.stdout
+    assert "rejected by a.physicist: seen by the board" in shown.stdout
+    trained, released, recorded = json.loads((tmp_path / "shown.json").read_bytes())
+    assert (trained["labels_used"], released["stage"]) == (256, "rejected")
+    assert (recorded["decision"], recorded["actor"]) == ("rejected", "a.physicist")
+
+
+def test_what_does_not_fit_is_refused_with_the_reason(broker: EmbeddedBroker, first_version: str) -> None:
+    ran = order(broker, "rollback", first_version)
+    assert ran.returncode == 1
+    assert "no version is known to go back to" in ran.stderr
+
+
+@pytest.mark.usefixtures("first_version")
+def test_a_version_or_site_that_is_not_there_is_said(broker: EmbeddedBroker) -> None:
+    for version, site in (("nobody-1", SITE), (CANDIDATE, "elsewhere")):
+        ran = order(broker, "approve", version, site)
+        assert ran.returncode == 2
+        assert f"no version {version} at {site}" in ran.stderr
