@@ -127,9 +127,10 @@ test-sanitizers: setup ## The C++ and CUDA kernels under ASan and UBSan, VNNI em
 	$(BIN)/pytest -n 2 -m slow tests/unit/kernels --timeout 600
 
 .PHONY: test-cuda
-test-cuda: cuda ## The CUDA kernels on the GPU of this machine, by the suite of every back end
+test-cuda: cuda ## The CUDA kernels and networks on the GPU of this machine, by the suites of every back end
 	$(BIN)/python -c "import medloop_kernels; medloop_kernels.select('cuda')"
-	$(BIN)/pytest tests/unit/kernels/test_every_backend.py tests/unit/kernels/cuda
+	$(BIN)/pytest tests/unit/kernels/test_every_backend.py tests/unit/kernels/test_compiled_network.py \
+		tests/unit/kernels/cuda
 
 .PHONY: test-extras
 test-extras: setup ## Install each service's extra alone and import its app

@@ -7,8 +7,8 @@ The kernels of one batch, captured once for each size of batch:
                ternary_linear, or full_linear
     pool → classify, block_statistics
 
-A batch goes in parts of 16, 8, 4, 2 and 1 images, so that five graphs serve batches of any size in the memory
-of 16 images. What an image gives is the same in each: no kernel's sums depend on what stands beside an image,
+A batch goes in parts of …, 4, 2 and 1 images, so that few graphs serve batches of any size in the memory of
+the largest. What an image gives is the same in each: no kernel's sums depend on what stands beside an image,
 and a linear takes tiles of tokens even where a few would be faster otherwise.
 """
 
@@ -45,9 +45,8 @@ from medloop_kernels.network import (
     require_weights,
 )
 
-GRAPHS = (16, 8, 4, 2, 1)
-"""Images of one graph each."""
-MOST_IMAGES = max(GRAPHS)
+MOST_TOKENS = 4096
+"""Of the largest graph, if that is an image or more: enough to fill a GPU, and little memory."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Workspace:
-    """Activations of up to `MOST_IMAGES` images, float32 if not said otherwise; M = images · tokens.
+    """Activations of the largest graph's images, float32 if not said otherwise; M = images · tokens.
 
     Args:
         images: uint8 (images, image_size, image_size, channels).
@@ -121,7 +120,8 @@ class Network:
         self._launch = kernels.launch
         self._lock = kernels.lock
         self._graphs: dict[int, Callable[[], None]] = {}
-        self._traffic = {images: _traffic(weights, images) for images in GRAPHS}
+        self._sizes = _sizes(weights.measures.tokens)
+        self._traffic = {images: _traffic(weights, images) for images in self._sizes}
         self._moved = Traffic(0, 0)
         self._weight_bytes = 0
         self._workspace_bytes = 0
@@ -151,7 +151,7 @@ class Network:
         with self._lock:
             self._driver.attach()
             first = 0
-            for size in _parts(count):
+            for size in _parts(count, self._sizes):
                 part = slice(first, first + size)
                 self._run(images[part])
                 self._driver.download(self._workspace.logits, logits[part])
@@ -199,25 +199,25 @@ class Network:
         return self._driver.upload(np.ascontiguousarray(array))
 
     def _allocated(self) -> _Workspace:
-        m, depth = self.measures, len(self._blocks)
-        tokens = MOST_IMAGES * m.tokens
+        m, depth, images = self.measures, len(self._blocks), self._sizes[0]
+        tokens = images * m.tokens
 
         def floats(*shape: int) -> Any:
             return self._allocate(np.float32, *shape)
 
         return _Workspace(
-            images=self._allocate(np.uint8, MOST_IMAGES, m.image_size, m.image_size, m.channels),
+            images=self._allocate(np.uint8, images, m.image_size, m.image_size, m.channels),
             x=floats(tokens, m.width),
             qkv=floats(tokens, m.qkv_width),
             mixed=floats(tokens, m.width),
             hidden=floats(tokens, m.hidden),
             codes=self._allocate(np.int8, tokens, max(m.width, m.hidden)),
             step=floats(tokens),
-            activity=self._allocate(np.float64, depth, MOST_IMAGES, blocks_of(m.hidden, WARP), STATISTICS),
-            pooled=floats(MOST_IMAGES, m.width),
-            embedding=floats(MOST_IMAGES, m.width),
-            logits=floats(MOST_IMAGES, m.classes),
-            statistics=floats(MOST_IMAGES, depth, STATISTICS),
+            activity=self._allocate(np.float64, depth, images, blocks_of(m.hidden, WARP), STATISTICS),
+            pooled=floats(images, m.width),
+            embedding=floats(images, m.width),
+            logits=floats(images, m.classes),
+            statistics=floats(images, depth, STATISTICS),
             finite=self._allocate(np.int32, 1),
         )
 
@@ -316,9 +316,15 @@ class Network:
             )
 
 
-def _parts(count: int) -> Iterator[int]:
+def _sizes(tokens: int) -> tuple[int, ...]:
+    """Images of each graph, the largest first: powers of two."""
+    most = max(1, MOST_TOKENS // tokens)
+    return tuple(1 << power for power in reversed(range(most.bit_length())))
+
+
+def _parts(count: int, sizes: tuple[int, ...]) -> Iterator[int]:
     """A batch as images of one graph after another: 21 are 16, 4 and 1."""
-    for size in GRAPHS:
+    for size in sizes:
         whole, count = divmod(count, size)
         yield from [size] * whole
 

@@ -194,6 +194,7 @@ def kernels(json: Json = None) -> None:
 
 def bench(
     what: Annotated[str, typer.Argument(help="kernels, stream, drift or learn.")],
+    backend: Annotated[str, typer.Option("--backend", help="Of kernels: cpu or cuda.")] = "cpu",
     json: Json = None,
 ) -> None:
     """Run the benchmarks of a part, each against a peer measured in the same run. Needs a source checkout.
@@ -201,11 +202,18 @@ def bench(
     `kernels` prints ratios to ONNX Runtime (`make bench-peers` installs it), to torch and to the same engine
     with int8 weights, the distance to the machine's measured limit, the bytes that an image moves and, where
     the machine says it, the joules that an image takes.
+    `kernels --backend cuda` prints ratios to cuBLASLt's int8 and torch's float16 on this machine's GPU;
+    without one it says what is missing, and there is no figure.
 
     Example: medloop bench kernels --json figures.json
     """
+    if backend not in {"cpu", "cuda"}:
+        raise ConfigurationError(f"--backend {backend}: choose cpu or cuda")
+    if backend == "cuda" and what != "kernels":
+        raise ConfigurationError(f"--backend cuda: only kernels run on a GPU, not {what}")
     folder = Path(__file__).parents[3] / "benchmarks" / BENCHMARKS.get(what, "")
     files = sorted(folder.glob("bench_*.py")) if what in BENCHMARKS else []
+    files = [file for file in files if (file.stem == "bench_cuda") == (backend == "cuda")]
     if not files:
         have = [name for name in BENCHMARKS if list((folder.parent / name).glob("bench_*.py"))]
         raise ConfigurationError(f"no benchmark of {what!r} here; there are: {', '.join(have) or 'none'}")
