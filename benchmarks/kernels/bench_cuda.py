@@ -8,7 +8,7 @@ It has been written without a GPU and never run on one.
 
 Products: ours reads two bits a weight, `torch._int_mm` (cuBLASLt) int8 weights, and both give int32; torch's
 float16 product is what a network without quantisation takes. Each is a CUDA graph of as many launches:
-what is compared is the GPU's time and not Python's. Networks: from images in the host's memory to logits there;
+what is compared is the GPU's time, not Python's. Networks: from images in the host's memory to logits there;
 the peer is the full-precision network of the same shape in float16, as a graph too.
 """
 
