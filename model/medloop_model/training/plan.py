@@ -69,7 +69,8 @@ class TrainingPlan:
         Args:
             strategy, classes, seed: as in the plan.
             slides: whether the images are stained slides. Another laboratory's differ in more than exposure,
-                and a few dozen are labelled: everything moves, slowly, and old cells are transplanted.
+                and a few dozen are labelled: everything moves, slowly, and old cells are transplanted. A new
+                class has as few, and the head is fitted to it in closed form.
         """
         plan = cls(strategy, classes, seed=seed)
         if strategy == SHALLOW_EWC and slides:
@@ -87,6 +88,8 @@ class TrainingPlan:
             return replace(plan, ewc_lambda=0.1, retention=1.0)
         if strategy == DISTIL_ALL:
             return replace(plan, alpha=0.7, retention=1.0)
+        if strategy == EXPAND_HEAD and slides:
+            return replace(plan, learning_rate=1e-2, rehearsal_steps=1, discriminant_images=128)
         if strategy == EXPAND_HEAD:
             return replace(plan, learning_rate=1e-2, rehearsal_steps=20, augmentation=0.0)
         return plan
