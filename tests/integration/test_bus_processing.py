@@ -275,6 +275,30 @@ async def test_two_replicas_share_the_keys_and_take_over(
         assert effect[f"{name}-{device}", 39].class_index == sum(range(40)) % 7
 
 
+async def test_events_that_arrive_while_replicas_come_and_go_do_not_stop_the_group(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    """What is fetched while partitions are given up must not be waited for by who gives them up."""
+    sent = 0
+    over = asyncio.Event()
+
+    async def keep_sending() -> None:
+        nonlocal sent
+        while not over.is_set():
+            await sender.deliver(records([tally.image(f"{name}-{i}", sent) for i in range(8)]))
+            sent += 1
+            await asyncio.sleep(0.01)
+
+    async with running(tallying(name), settings):
+        sending = asyncio.create_task(keep_sending())
+        for _ in range(3):
+            async with running(tallying(name), settings):
+                await labels_when(settings, name, 8 * sent)
+        over.set()
+        await sending
+        await labels_when(settings, name, 8 * sent)
+
+
 def test_a_taken_health_port_is_said(settings: BusSettings, broker: Any) -> None:
     from medloop_schemas import ConfigurationError
 

@@ -64,8 +64,9 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._sender = Sender(settings, health, processor.name)
         self._strikes = Strikes(settings.unhandled_limit)
         self._store = StateStore(processor, settings) if isinstance(processor, KeyedProcessor) else None
-        # Held from fetch to commit, so that partitions are given up between batches only: what was fetched
-        # before a rebalance and what was fetched after it could not be told apart.
+        # Held while a batch is in work, so that partitions are given up between batches only. Never held
+        # while fetching: during a rebalance a fetch waits for the partitions that come after it, and who
+        # gives up the old ones waits for this lock.
         self._busy = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -81,8 +82,12 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             while not stop.is_set():
+                fetched = await self._fetched(consumer)
+                # Free at this moment, so that no rebalance comes between: a fetch returns nothing once one
+                # has begun, and no one else holds the lock across an await.
                 async with self._busy:
-                    await self._turn(consumer, stop)
+                    if fetched:
+                        await self._handle(consumer, fetched, stop)
         finally:
             await consumer.stop()
             await self._sender.stop()
@@ -130,17 +135,16 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             return {}
         return {"fetch_min_bytes": GATHERED_BYTES, "fetch_max_wait_ms": self._settings.gather_ms}
 
-    async def _turn(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+    async def _fetched(self, consumer: AIOKafkaConsumer) -> Fetched:
         try:
-            fetched = await consumer.getmany(
+            fetched: Fetched = await consumer.getmany(
                 timeout_ms=self._settings.batch_wait_ms, max_records=self._settings.batch_events
             )
         except (KafkaError, OSError) as error:
             await self._pause(f"nothing can be fetched ({error})", self._settings.retry_first_s)
             self._health.clear(self._cause)
-            return
-        if fetched:
-            await self._handle(consumer, fetched, stop)
+            return {}
+        return fetched
 
     async def _handle(self, consumer: AIOKafkaConsumer, fetched: Fetched, stop: asyncio.Event) -> None:
         began = time.perf_counter()
