@@ -123,7 +123,7 @@ test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and e
 	$(BIN)/pytest -m slow --timeout 1200
 
 .PHONY: test-sanitizers
-test-sanitizers: setup ## The C++ and CUDA kernels under ASan and UBSan, VNNI emulated, and as Arm code under QEMU
+test-sanitizers: setup ## The C++ and CUDA kernels under ASan and UBSan, VNNI and AMX emulated, and as Arm code under QEMU
 	$(BIN)/pytest -n 2 -m slow tests/unit/kernels --timeout 600
 
 .PHONY: test-cuda

@@ -20,14 +20,14 @@ except ImportError as missing:
 else:
     _MISSING = None
 
-FASTER_FIRST = ("avx512vnni", "avxvnni", "avx2", "dotprod", "neon", "generic")
+FASTER_FIRST = ("amx", "avx512vnni", "avxvnni", "avx2", "dotprod", "neon", "generic")
 
 
 def of_this_architecture() -> tuple[str, ...]:
     """Instruction sets that some processor of this machine's architecture has."""
     if platform.machine().lower() in {"arm64", "aarch64"}:
         return ("dotprod", "neon", "generic")
-    return ("avx512vnni", "avxvnni", "avx2", "generic")
+    return ("amx", "avx512vnni", "avxvnni", "avx2", "generic")
 
 
 def variant_names() -> list[str]:

@@ -162,7 +162,7 @@ double time_product_of(const Variant& variant, const BlockedLayer& layer, std::s
 // What this processor runs, best first.
 std::vector<const Variant*> variants() {
     std::vector<const Variant*> usable;
-    for (const Variant* variant : {avx512vnni_variant(), avxvnni_variant(), avx2_variant(),
+    for (const Variant* variant : {amx_variant(), avx512vnni_variant(), avxvnni_variant(), avx2_variant(),
                                    dotprod_variant(), neon_variant(), generic_variant()})
         if (variant != nullptr) usable.push_back(variant);
     return usable;

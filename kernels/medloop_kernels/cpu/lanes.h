@@ -157,6 +157,9 @@ MEDLOOP_INLINE void multiply_floats(const float* const (&rows)[tokens], const fl
         for (std::size_t piece = 0; piece < kPieces; ++piece) sums[token][piece] = total[token][piece];
 }
 
+// What a product sets up first; nothing, for most instruction sets.
+struct NoTiles {};
+
 // Adding 1.5 · 2^23 leaves no room for a fraction: the sum is rounded half to even, and its low bits are
 // the integer. Valid for |value| < 2^22.
 constexpr float kRounder = 12582912.0F;

@@ -25,7 +25,7 @@ constexpr std::size_t kGroup = 4 * kQuad;  // columns that one byte of blocked t
 static_assert(kGroup == kPanel);           // so that rows padded to panels are padded to groups
 constexpr std::size_t kChunk = 64;         // tokens that go through a layer together: they stay in L2
 constexpr std::size_t kKeys = 128;         // keys whose scores are held at a time
-constexpr std::size_t kMostTile = 16;      // tokens that any instruction set computes side by side
+constexpr std::size_t kMostTile = 16;      // queries that any instruction set attends to side by side
 constexpr int kBytesZero = 64;             // what `bytes` adds to a weight of -64 … 63
 constexpr std::size_t kStatistics = 4;     // mean, spread, saturated share, dead share
 

@@ -79,6 +79,7 @@ void multiply_codes(const Layer& layer, Workspace& workspace, std::size_t tokens
     const std::size_t y_stride = padded(layer.outputs);
     const std::size_t panel_bytes = stride * kPanel;
     const auto* weights = static_cast<const std::uint8_t*>(layer.weights);
+    [[maybe_unused]] const Dot::Tiles tiles;
     for (std::size_t output = 0; output < layer.outputs; output += kPanel) {
         const std::uint8_t* panel = weights;
         if (layer.kind == Weights::ternary) {

@@ -62,6 +62,7 @@ struct Variant {
 };
 
 // Null where the build or the processor lacks the instruction set.
+const Variant* amx_variant();
 const Variant* avx512vnni_variant();
 const Variant* avxvnni_variant();
 const Variant* avx2_variant();

@@ -79,6 +79,7 @@ void for_each_panel(const Product& product, const Finish& finish) {
     prepare_rows(product);
     const std::size_t count = quads(product.inputs);
     const std::size_t stride = count * kQuad;
+    [[maybe_unused]] const Dot::Tiles tiles;
     for (std::size_t output = 0; output < product.outputs; output += kPanel) {
         decode_panel(product, output);
         const std::size_t left = product.outputs - output;

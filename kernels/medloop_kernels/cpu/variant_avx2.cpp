@@ -24,6 +24,7 @@ namespace medloop {
 namespace {
 
 struct Dot {
+    using Tiles = NoTiles;
     static constexpr std::size_t kTile = 4;
     static constexpr std::size_t kFloatTile = 6;
     static constexpr std::size_t kQuadsInInt16 = 60;

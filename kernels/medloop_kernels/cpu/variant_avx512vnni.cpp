@@ -1,50 +1,9 @@
-// x86-64 with AVX-512 VNNI: vpdpbusd multiplies four unsigned stored codes with four signed activations and
-// adds them to an int32, for 16 outputs at a time: one register holds a panel.
-//
-// MEDLOOP_EMULATE_VNNI builds the same file for any processor, with that one instruction in plain C++ and
-// vectors that the compiler takes apart: what tests run where there is no such processor.
+// x86-64 with AVX-512 VNNI.
 #include "ternary_linear.h"
 
 #if defined(__AVX512VNNI__) || defined(MEDLOOP_EMULATE_VNNI)
 
-#if !defined(MEDLOOP_EMULATE_VNNI)
-#include <immintrin.h>
-#endif
-
-namespace medloop {
-namespace {
-
-constexpr std::size_t kLanes = 16;
-
-}  // namespace
-}  // namespace medloop
-
-#include "lanes.h"
-
-namespace medloop {
-namespace {
-
-#if defined(MEDLOOP_EMULATE_VNNI)
-
-inline Ints dot4(Ints sums, const std::uint8_t* weights, Ints activations) {
-    std::int8_t a[4 * kLanes];
-    std::memcpy(a, &activations, sizeof a);
-    for (std::size_t i = 0; i < 4 * kLanes; ++i) sums[i / 4] += weights[i] * a[i];
-    return sums;
-}
-
-#else
-
-MEDLOOP_INLINE Ints dot4(Ints sums, const std::uint8_t* weights, Ints activations) {
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, load<__m512i>(weights), (__m512i)activations);
-}
-
-#endif
-
-}  // namespace
-}  // namespace medloop
-
-#include "dot_tile.h"
+#include "avx512vnni.h"
 
 namespace medloop {
 namespace {
@@ -57,7 +16,6 @@ struct Dot : QuadDot {
 #if defined(MEDLOOP_EMULATE_VNNI)
 
     static double integer_rounds(std::size_t) { return 0.0; }
-    static double floating_rounds(std::size_t) { return 0.0; }
 
 #else
 
@@ -72,18 +30,9 @@ struct Dot : QuadDot {
         return 384.0 * 64.0 * static_cast<double>(rounds);
     }
 
-    // 384 fused multiply-adds of 16 lanes, on 12 sums.
-    static double floating_rounds(std::size_t rounds) {
-        for (std::size_t round = 0; round < rounds; ++round)
-            asm volatile(
-                "vzeroall\n\t.rept 32\n\t.irp sum, 4,5,6,7,8,9,10,11,12,13,14,15\n\t"
-                "vfmadd231ps %%zmm0, %%zmm1, %%zmm\\sum\n\t.endr\n\t.endr" ::
-                    : "xmm0", "xmm1", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
-                      "xmm12", "xmm13", "xmm14", "xmm15");
-        return 384.0 * 16.0 * static_cast<double>(rounds);
-    }
-
 #endif
+
+    static double floating_rounds(std::size_t rounds) { return fused_multiply_add_rounds(rounds); }
 };
 
 }  // namespace
@@ -95,14 +44,7 @@ namespace medloop {
 
 const Variant* avx512vnni_variant() {
     static constexpr Variant variant = variant_named("avx512vnni");
-#if !defined(MEDLOOP_EMULATE_VNNI)
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512vnni"))
-        return nullptr;
-#endif
-    return &variant;
+    return has_avx512vnni() ? &variant : nullptr;
 }
 
 }  // namespace medloop

@@ -16,6 +16,7 @@ namespace {
 
 // What every instruction set brings: sums[token] = Σ_k rows[token][k] · panel[k] over quads of columns.
 struct Dot {
+    using Tiles = NoTiles;
     static constexpr std::size_t kTile = 4;       // tokens side by side in int8
     static constexpr std::size_t kFloatTile = 2;  // and in float
 

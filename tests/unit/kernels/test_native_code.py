@@ -1,4 +1,4 @@
-"""The C++ as a program of its own: under sanitizers, with AVX-512 VNNI emulated, and as Arm code under QEMU.
+"""The C++ as a program of its own: under sanitizers, with AVX-512 VNNI and AMX emulated, and as Arm code under QEMU.
 
 What runs on no machine at hand is emulated, and its bits are compared with those of the generic code.
 """
@@ -22,11 +22,12 @@ VARIANTS = {
     "avx2": ["-mavx2", "-mfma"],
     "avxvnni": ["-mavx2", "-mfma", "-mavxvnni"],
     "avx512vnni": ["-DMEDLOOP_EMULATE_VNNI"],
+    "amx": ["-DMEDLOOP_EMULATE_VNNI"],
     "neon": [],
     "dotprod": ["-march=armv8.2-a+dotprod"],
 }
-OF_X86 = {"generic", "avx2", "avxvnni", "avx512vnni"}
-OF_ARM = {"generic", "avx512vnni", "neon", "dotprod"}
+OF_X86 = {"generic", "avx2", "avxvnni", "avx512vnni", "amx"}
+OF_ARM = {"generic", "avx512vnni", "amx", "neon", "dotprod"}
 
 on_x86 = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="flags are those of x86-64")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -60,10 +61,10 @@ def run(*command: str | Path) -> set[str]:
 @pytest.mark.slow
 @on_x86
 @needs_compiler
-def test_sanitizers_find_nothing_and_an_emulated_vnni_gives_the_same_bits(tmp_path):
+def test_sanitizers_find_nothing_and_emulated_instructions_give_the_same_bits(tmp_path):
     sanitizers = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     ran = run(build(tmp_path, "g++", sanitizers, OF_X86))
-    assert {"generic", "avx512vnni"} <= ran
+    assert {"generic", "avx512vnni", "amx"} <= ran
 
 
 @pytest.mark.slow

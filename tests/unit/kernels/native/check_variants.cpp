@@ -100,13 +100,14 @@ std::vector<Case> cases() {
         {{5, 1, 5, 1, 1, 1, 1, 1}, 1, ternary, Weights::bytes},
         {{28, 1, 2, 16, 1, 1, 300, 2}, 1, ternary, ternary},  // 196 tokens: two blocks of keys, four chunks
         {{12, 1, 4, 32, 2, 1, 64, 2}, 2, Weights::bytes, Weights::bytes},
+        {{32, 1, 4, 64, 2, 1, 160, 3}, 1, ternary, Weights::bytes},  // 64 tokens: four tiles of AMX at once
     };
 }
 
 std::vector<const Variant*> variants() {
     std::vector<const Variant*> usable;
-    for (const Variant* variant : {avx512vnni_variant(), avxvnni_variant(), avx2_variant(), dotprod_variant(),
-                                   neon_variant()})
+    for (const Variant* variant : {amx_variant(), avx512vnni_variant(), avxvnni_variant(), avx2_variant(),
+                                   dotprod_variant(), neon_variant()})
         if (variant != nullptr) usable.push_back(variant);
     return usable;
 }
