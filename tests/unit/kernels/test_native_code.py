@@ -1,4 +1,4 @@
-"""The C++ as a program of its own: under sanitizers, with AVX-512 VNNI and AMX emulated, and as Arm code under QEMU.
+"""The C++ as a program of its own: under sanitizers, with VNNI and AMX emulated, and as Arm code under QEMU.
 
 What runs on no machine at hand is emulated, and its bits are compared with those of the generic code.
 """
