@@ -8,6 +8,7 @@ optimiser knows and fuses (Gelu, SimplifiedLayerNormalization, LayerNormalizatio
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -125,6 +126,7 @@ class OnnxPeer:
             onnx.save(graph_of(network), path)
             if int8:
                 quantized = Path(folder) / "int8.onnx"
+                logging.disable(logging.WARNING)  # a line for each tensor whose type is the default one
                 quantize_dynamic(
                     path,
                     quantized,
@@ -134,6 +136,7 @@ class OnnxPeer:
                     reduce_range=True,
                     extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
                 )
+                logging.disable(logging.NOTSET)
                 path = quantized
             self.bytes = path.stat().st_size
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -78,10 +78,11 @@ MEDLOOP_INLINE float exponentiate(float* row, std::size_t count, float shift) {
     return fold_lanes(sums, Sum{});
 }
 
-// Copies up to a panel of columns; a whole one, which is the rule, without a call.
+// Copies up to `all` columns; all of them, which is the rule, without a call.
+template <std::size_t all>
 MEDLOOP_INLINE void copy_columns(float* target, const float* source, std::size_t columns) {
-    if (columns == kPanel)
-        std::memcpy(target, source, kPanel * sizeof(float));
+    if (columns == all)
+        std::memcpy(target, source, all * sizeof(float));
     else
         for (std::size_t i = 0; i < columns; ++i) target[i] = source[i];
 }
@@ -105,13 +106,17 @@ MEDLOOP_INLINE void attend(const Network& network, Workspace& workspace, std::si
     for (std::size_t first = 0; first < network.tokens; first += kKeys) {
         const std::size_t count = least(kKeys, network.tokens - first);
         const std::size_t padded_count = padded(count);
-        for (std::size_t key = 0; key < padded_count; key += kPanel) {
-            Floats sums[queries][kPieces] = {};
-            multiply_floats<queries>(query, keys + (first + key) * head_width, head_width, sums);
+        const std::size_t key_panels = padded_count / kPanel;
+        for_tiles<Dot::kFloatPanels>(key_panels, [&](auto panels, std::size_t panel) MEDLOOP_INLINE_LAMBDA {
+            constexpr std::size_t kAll = decltype(panels)::value * kPieces;
+            const std::size_t key = panel * kPanel;
+            Floats sums[queries][kAll] = {};
+            multiply_floats<queries>(query, keys + (first + key) * head_width, head_width * kPanel,
+                                     head_width, sums);
             for (std::size_t i = 0; i < queries; ++i)
-                for (std::size_t piece = 0; piece < kPieces; ++piece)
+                for (std::size_t piece = 0; piece < kAll; ++piece)
                     store(scores[i] + key + piece * kLanes, sums[i][piece] * scale);
-        }
+        });
         float shrink[queries] = {};
         for (std::size_t i = 0; i < queries; ++i) {
             for (std::size_t key = count; key < padded_count; ++key) scores[i][key] = -INFINITY;
@@ -129,26 +134,30 @@ MEDLOOP_INLINE void attend(const Network& network, Workspace& workspace, std::si
         const bool last = first + kKeys >= network.tokens;
         float share[queries];
         for (std::size_t i = 0; i < queries; ++i) share[i] = last ? 1.0F / total[i] : 1.0F;
-        for (std::size_t column = 0; column < head_width; column += kPanel) {
-            const std::size_t lanes = least(kPanel, head_width - column);
-            Floats sums[queries][kPieces] = {};
+        const std::size_t value_panels = columns / kPanel;
+        for_tiles<Dot::kFloatPanels>(value_panels, [&](auto panels, std::size_t panel) MEDLOOP_INLINE_LAMBDA {
+            constexpr std::size_t kAll = decltype(panels)::value * kPieces;
+            constexpr std::size_t kColumns = kAll * kLanes;
+            const std::size_t column = panel * kPanel;
+            const std::size_t lanes = least(kColumns, head_width - column);
+            Floats sums[queries][kAll] = {};
             if (first != 0)
                 for (std::size_t i = 0; i < queries; ++i) {
-                    float part[kPanel] = {};
-                    copy_columns(part, mixed[i] + column, lanes);
-                    for (std::size_t piece = 0; piece < kPieces; ++piece)
+                    float part[kColumns] = {};
+                    copy_columns<kColumns>(part, mixed[i] + column, lanes);
+                    for (std::size_t piece = 0; piece < kAll; ++piece)
                         sums[i][piece] = load<Floats>(part + piece * kLanes) * shrink[i];
                 }
-            multiply_floats<queries>(weights, values + (column / kPanel * tokens + first) * kPanel, count,
-                                     sums);
+            multiply_floats<queries>(weights, values + (panel * tokens + first) * kPanel, tokens * kPanel,
+                                     count, sums);
             for (std::size_t i = 0; i < queries; ++i) {
                 if (last)
-                    for (std::size_t piece = 0; piece < kPieces; ++piece) sums[i][piece] *= share[i];
-                float part[kPanel];
+                    for (std::size_t piece = 0; piece < kAll; ++piece) sums[i][piece] *= share[i];
+                float part[kColumns];
                 std::memcpy(part, sums[i], sizeof part);
-                copy_columns(mixed[i] + column, part, lanes);
+                copy_columns<kColumns>(mixed[i] + column, part, lanes);
             }
-        }
+        });
     }
 }
 

@@ -136,25 +136,25 @@ MEDLOOP_INLINE void for_tiles(std::size_t count, const Step& step, std::size_t f
         if (first < count) for_tiles<tile / 2>(count, step, first);
 }
 
-// sums[token] += Σ_k rows[token][k] · panel[k]: a panel has 16 lanes.
-template <std::size_t tokens>
-MEDLOOP_INLINE void multiply_floats(const float* const (&rows)[tokens], const float* panel, std::size_t count,
-                                    Floats (&sums)[tokens][kPieces]) {
-    Floats total[tokens][kPieces];
+// sums[token] += Σ_k rows[token][k] · panel[k], for some panels of 16 lanes that lie `apart` floats apart.
+template <std::size_t tokens, std::size_t pieces>
+MEDLOOP_INLINE void multiply_floats(const float* const (&rows)[tokens], const float* panels, std::size_t apart,
+                                    std::size_t count, Floats (&sums)[tokens][pieces]) {
+    Floats total[tokens][pieces];
     for (std::size_t token = 0; token < tokens; ++token)
-        for (std::size_t piece = 0; piece < kPieces; ++piece) total[token][piece] = sums[token][piece];
-    for (std::size_t k = 0; k < count; ++k, panel += kPanel) {
-        Floats weights[kPieces];
-        for (std::size_t piece = 0; piece < kPieces; ++piece)
-            weights[piece] = load<Floats>(panel + piece * kLanes);
+        for (std::size_t piece = 0; piece < pieces; ++piece) total[token][piece] = sums[token][piece];
+    for (std::size_t k = 0; k < count; ++k, panels += kPanel) {
+        Floats weights[pieces];
+        for (std::size_t piece = 0; piece < pieces; ++piece)
+            weights[piece] = load<Floats>(panels + piece / kPieces * apart + piece % kPieces * kLanes);
         for (std::size_t token = 0; token < tokens; ++token) {
             const Floats value = splat(rows[token][k]);
-            for (std::size_t piece = 0; piece < kPieces; ++piece)
+            for (std::size_t piece = 0; piece < pieces; ++piece)
                 total[token][piece] = multiply_add(value, weights[piece], total[token][piece]);
         }
     }
     for (std::size_t token = 0; token < tokens; ++token)
-        for (std::size_t piece = 0; piece < kPieces; ++piece) sums[token][piece] = total[token][piece];
+        for (std::size_t piece = 0; piece < pieces; ++piece) sums[token][piece] = total[token][piece];
 }
 
 // What a product sets up first; nothing, for most instruction sets.

@@ -42,11 +42,11 @@ inline bool all_finite(const float* values, std::size_t count) {
 
 enum class Finish { store, gelu, residual };
 
-// Sixteen outputs of one token, at `target`.
-template <Finish finish>
-MEDLOOP_INLINE void finish_outputs(Floats (&values)[kPieces], float* target) {
+// The outputs of one token in some panels side by side, at `target`.
+template <Finish finish, std::size_t pieces>
+MEDLOOP_INLINE void finish_outputs(Floats (&values)[pieces], float* target) {
     if constexpr (finish == Finish::gelu) gaussian_error_linear_units(values);
-    for (std::size_t piece = 0; piece < kPieces; ++piece) {
+    for (std::size_t piece = 0; piece < pieces; ++piece) {
         float* lanes = target + piece * kLanes;
         if constexpr (finish != Finish::residual) store(lanes, values[piece]);
         if constexpr (finish == Finish::residual) store(lanes, load<Floats>(lanes) + values[piece]);
@@ -124,20 +124,24 @@ void multiply_codes(const Layer& layer, Workspace& workspace, std::size_t tokens
 template <Finish finish>
 void multiply_rows(const Layer& layer, const float* rows, std::size_t tokens, float* y) {
     const std::size_t y_stride = padded(layer.outputs);
-    const auto* panel = static_cast<const float*>(layer.weights);
-    for (std::size_t output = 0; output < layer.outputs; output += kPanel, panel += layer.inputs * kPanel)
+    const std::size_t apart = layer.inputs * kPanel;
+    const auto* weights = static_cast<const float*>(layer.weights);
+    for_tiles<Dot::kFloatPanels>(y_stride / kPanel, [&](auto panels, std::size_t panel) MEDLOOP_INLINE_LAMBDA {
+        constexpr std::size_t kAll = decltype(panels)::value * kPieces;
+        const std::size_t output = panel * kPanel;
         for_tiles<Dot::kFloatTile>(tokens, [&](auto tile, std::size_t token) MEDLOOP_INLINE_LAMBDA {
             constexpr std::size_t kTokens = decltype(tile)::value;
             const float* inputs[kTokens];
             for (std::size_t i = 0; i < kTokens; ++i) inputs[i] = rows + (token + i) * layer.inputs;
-            Floats sums[kTokens][kPieces] = {};
-            multiply_floats<kTokens>(inputs, panel, layer.inputs, sums);
+            Floats sums[kTokens][kAll] = {};
+            multiply_floats<kTokens>(inputs, weights + panel * apart, apart, layer.inputs, sums);
             for (std::size_t i = 0; i < kTokens; ++i) {
-                for (std::size_t piece = 0; piece < kPieces; ++piece)
+                for (std::size_t piece = 0; piece < kAll; ++piece)
                     sums[i][piece] += load<Floats>(layer.bias + output + piece * kLanes);
                 finish_outputs<finish>(sums[i], y + (token + i) * y_stride + output);
             }
         });
+    });
 }
 
 // ---- input edge -------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ struct Dot : QuadDot {
     using Tiles = medloop::Tiles;
     static constexpr std::size_t kTile = kSumTiles * kRows;
     static constexpr std::size_t kFloatTile = 12;
+    static constexpr std::size_t kFloatPanels = 2;
 
     template <std::size_t tokens>
     static MEDLOOP_INLINE void ternary(const std::int8_t* rows, std::size_t stride, const std::uint8_t* panel,
@@ -213,7 +214,8 @@ bool may_use_tiles() {
     constexpr int kRequestPermission = 0x1023, kTileData = 18;
     constexpr unsigned kAmxTile = 1U << 24, kAmxInt8 = 1U << 25;
     unsigned a, b, c, d;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxTile) == 0 || (d & kAmxInt8) == 0) return false;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    if ((d & kAmxTile) == 0 || (d & kAmxInt8) == 0) return false;
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 

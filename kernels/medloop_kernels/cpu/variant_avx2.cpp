@@ -27,6 +27,7 @@ struct Dot {
     using Tiles = NoTiles;
     static constexpr std::size_t kTile = 4;
     static constexpr std::size_t kFloatTile = 6;
+    static constexpr std::size_t kFloatPanels = 1;
     static constexpr std::size_t kQuadsInInt16 = 60;
 
     template <std::size_t tokens>

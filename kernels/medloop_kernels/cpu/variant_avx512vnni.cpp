@@ -12,6 +12,7 @@ struct Dot : QuadDot {
     // One register a token: 12 sums cover the instruction's latency of 5 on two ports.
     static constexpr std::size_t kTile = 12;
     static constexpr std::size_t kFloatTile = 12;
+    static constexpr std::size_t kFloatPanels = 2;
 
 #if defined(MEDLOOP_EMULATE_VNNI)
 

@@ -35,6 +35,7 @@ namespace {
 struct Dot : QuadDot {
     static constexpr std::size_t kTile = 6;
     static constexpr std::size_t kFloatTile = 6;
+    static constexpr std::size_t kFloatPanels = 1;
 
     // 448 instructions of 32 multiply-accumulates, on 14 sums.
     static double integer_rounds(std::size_t rounds) {

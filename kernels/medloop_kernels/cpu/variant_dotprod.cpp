@@ -39,6 +39,7 @@ namespace {
 struct Dot : QuadDot {
     static constexpr std::size_t kTile = 4;
     static constexpr std::size_t kFloatTile = 4;
+    static constexpr std::size_t kFloatPanels = 1;
 
     // 512 instructions of 16 multiply-accumulates, on 16 sums.
     static double integer_rounds(std::size_t rounds) {

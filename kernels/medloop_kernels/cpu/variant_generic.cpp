@@ -19,6 +19,7 @@ struct Dot {
     using Tiles = NoTiles;
     static constexpr std::size_t kTile = 4;       // tokens side by side in int8
     static constexpr std::size_t kFloatTile = 2;  // and in float
+    static constexpr std::size_t kFloatPanels = 1;  // panels of floats side by side
 
     // Weights 0, 1, 2.
     template <std::size_t tokens>

@@ -39,6 +39,7 @@ namespace {
 struct Dot : QuadDot {
     static constexpr std::size_t kTile = 4;
     static constexpr std::size_t kFloatTile = 4;
+    static constexpr std::size_t kFloatPanels = 1;
 
     static double integer_rounds(std::size_t) { return 0.0; }
     static double floating_rounds(std::size_t) { return 0.0; }
