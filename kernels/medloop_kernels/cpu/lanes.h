@@ -128,12 +128,17 @@ struct Count {
     static constexpr std::size_t value = count;
 };
 
-// Calls step(Count<n>, first) until `count` are done: in tiles of `tile`, the rest in halves of it.
+// The tile that is tried where `tile` no longer fits: sixteen fewer, and under sixteen the half.
+constexpr std::size_t smaller_tile(std::size_t tile) {
+    return tile > kPanel && tile % kPanel == 0 ? tile - kPanel : tile / 2;
+}
+
+// Calls step(Count<n>, first) until `count` are done: in tiles of `tile`, the rest in smaller ones.
 template <std::size_t tile, class Step>
 MEDLOOP_INLINE void for_tiles(std::size_t count, const Step& step, std::size_t first = 0) {
     for (; first + tile <= count; first += tile) step(Count<tile>{}, first);
     if constexpr (tile > 1)
-        if (first < count) for_tiles<tile / 2>(count, step, first);
+        if (first < count) for_tiles<smaller_tile(tile)>(count, step, first);
 }
 
 // sums[token] += Σ_k rows[token][k] · panel[k], for some panels of 16 lanes that lie `apart` floats apart.
