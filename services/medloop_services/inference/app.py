@@ -19,6 +19,7 @@ from medloop_services.inference.energy import metered
 from medloop_services.inference.models import Model, ModelShelf
 from medloop_services.inference.serving import Server
 from medloop_services.inference.settings import InferenceSettings
+from medloop_services.inference.traffic import counted
 
 
 def build(context: Context) -> Service:
@@ -61,5 +62,5 @@ def load_model(artifacts: ArtifactStore, health: Health, release: ReleaseChanged
     return Model(
         classes=architecture.classes,
         image_shape=(side, side) if channels == 1 else (side, side, channels),
-        run=metered(Engine(package), health),
+        run=metered(counted(Engine(package)), health),
     )
