@@ -108,19 +108,30 @@ class BiTMedViT(nn.Module):
 
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
         """Logits (B, N) of pixels in [0, 1]."""
-        weight_ND = self._rounded(self.head.weight, self.architecture.ternary_head)
-        return functional.linear(self.embed(pixels_BHWC), weight_ND, self.head.bias)
+        return self.classify(self.tokens(pixels_BHWC))
 
     def embed(self, pixels_BHWC: Tensor) -> Tensor:
         """Embedding (B, D): what the head reads."""
+        return self._pool(self.tokens(pixels_BHWC))
+
+    def tokens(self, pixels_BHWC: Tensor) -> Tensor:
+        """Tokens after the last block (B, T, D)."""
         weight_DP = self._rounded(self.patch.weight, self.architecture.ternary_patch)
         position_TD = self._rounded(self.position, self.architecture.ternary_position)
         x_BTD = functional.linear(self._patches(pixels_BHWC), weight_DP, self.patch.bias) + position_TD
         for block in self.blocks:
             x_BTD = block(x_BTD)
+        return x_BTD
+
+    def classify(self, tokens_BTD: Tensor) -> Tensor:
+        """Logits (B, N) of tokens after the last block."""
+        weight_ND = self._rounded(self.head.weight, self.architecture.ternary_head)
+        return functional.linear(self._pool(tokens_BTD), weight_ND, self.head.bias)
+
+    def _pool(self, tokens_BTD: Tensor) -> Tensor:
         norm_D = self._rounded(self.norm.weight[None], self.architecture.ternary_norms)[0]
         return functional.layer_norm(
-            x_BTD.mean(dim=1), self.norm.normalized_shape, norm_D, self.norm.bias, self.norm.eps
+            tokens_BTD.mean(dim=1), self.norm.normalized_shape, norm_D, self.norm.bias, self.norm.eps
         )
 
     def _rounded(self, weight_OI: Tensor, ternary: bool) -> Tensor:

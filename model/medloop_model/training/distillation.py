@@ -1,9 +1,9 @@
-"""Knowledge distillation: learn the labels without forgetting how the teacher weighs the classes."""
+"""Knowledge distillation: learn the labels, how the teacher weighs the classes, and what it sees."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -52,3 +52,26 @@ def agrees_with_label(teacher_BN: Tensor, labels_B: Tensor) -> Tensor:
     Elsewhere the teacher is wrong or keeps to an old reading policy, and following it would fight the label.
     """
     return teacher_BN.argmax(dim=1) == labels_B
+
+
+class FeatureProjection(nn.Module):
+    """Learns beside the student to say its tokens in the teacher's terms; of no use after training.
+
+    BiTMedViT's distillation has such a term (arXiv 2510.13760): the mean square between projected last-block
+    tokens and the teacher's. Here it is a share of the teacher's own variance, so that one weight fits all.
+
+    Args:
+        width: of both networks; it starts as the identity, since the student starts as the teacher.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        with torch.no_grad():
+            nn.init.eye_(self.linear.weight)
+            self.linear.bias.zero_()
+
+    def forward(self, student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
+        """Mean square of what is missing, as a share of the teacher's variance."""
+        missing = functional.mse_loss(self.linear(student_BTD), teacher_BTD)
+        return missing / teacher_BTD.var().clamp(min=1e-6)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from medloop_model.checkpoint import ModelPackage
-from medloop_model.network import BiTMedViT
 from medloop_model.training.discriminant import place_head
 from medloop_model.training.export import export_package, network_from
 from medloop_model.training.head import expand_head
 from medloop_model.training.images import augment, draw_balanced, to_labels, to_pixels, usual_bounds
-from medloop_model.training.pretraining import Images, Labels, fit
+from medloop_model.training.pretraining import Images, Labels, fit, label_loss
 from medloop_model.training.transplant import transplant
 
 
@@ -77,7 +74,7 @@ def train_oracle(
     fit(
         network,
         domains,
-        _label_loss,
+        label_loss(network),
         steps=settings.steps,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
@@ -96,7 +93,3 @@ def train_oracle(
         varied = [(augment(x, generator, settings.augmentation, bounds), y) for x, y in drawn]
         place_head(network, varied, settings.shrinkage)
     return export_package(network, {"oracle": True, "seed": settings.seed, "steps": settings.steps})
-
-
-def _label_loss(network: BiTMedViT, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
-    return functional.cross_entropy(network(pixels_BHWC), labels_B)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
@@ -25,7 +25,7 @@ from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage
 from medloop_model.network import BiTMedViT
 from medloop_model.training.adam import AdamW
-from medloop_model.training.distillation import distillation_loss
+from medloop_model.training.distillation import FeatureProjection, distillation_loss
 from medloop_model.training.ewc import fisher_diagonal, normalise_fisher
 from medloop_model.training.export import export_package, export_teacher
 from medloop_model.training.images import (
@@ -44,7 +44,8 @@ Labels = NDArray[np.integer]
 Progress = Callable[[str, int, int, float], None]
 """Called after every step with the stage's name, steps done, steps in all and the loss."""
 
-Loss = Callable[[BiTMedViT, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Scalar loss of pixels (B, H, W, C) and labels (B,), of the network that it was made for."""
 
 STAGES = ("teacher", "student")
 STAGE_SUFFIX = ".progress.safetensors"
@@ -69,6 +70,7 @@ class PretrainSettings:
         warm_up: share of the steps in which the rate rises from 0.
         alpha: weight of the labels beside the teacher's logits.
         temperature: T of the distillation.
+        features: weight of the teacher's last tokens, which the student's are projected to in training.
         fisher_images: training images that the Fisher information is measured on.
         threads: of torch; another number may round differently.
     """
@@ -83,6 +85,7 @@ class PretrainSettings:
     warm_up: float = 0.08
     alpha: float = 0.5
     temperature: float = 2.0
+    features: float = 0.0
     fisher_images: int = 256
     threads: int = 1
 
@@ -145,7 +148,7 @@ def pretrain(
     fit(
         teacher,
         [(pixels, labels)],
-        _label_loss,
+        label_loss(teacher),
         steps=settings.teacher_steps,
         batch_size=settings.batch_size,
         learning_rate=settings.teacher_learning_rate,
@@ -159,10 +162,11 @@ def pretrain(
     )
     student = BiTMedViT(architecture)
     student.load_state_dict(teacher.state_dict())
+    projection = FeatureProjection(architecture.width) if settings.features else None
     fit(
-        student,
+        nn.ModuleList([student] if projection is None else [student, projection]),
         [(pixels, labels)],
-        _taught_by(teacher, settings),
+        _taught_by(teacher, student, projection, settings),
         steps=settings.student_steps,
         batch_size=settings.batch_size,
         learning_rate=settings.student_learning_rate,
@@ -215,7 +219,7 @@ def _identity(images: Images, labels: Labels, architecture: Architecture, settin
 
 
 def fit(
-    network: BiTMedViT,
+    network: nn.Module,
     domains: Sequence[tuple[Tensor, Tensor]],
     loss_of: Loss,
     *,
@@ -235,7 +239,7 @@ def fit(
     Args:
         network: trained in place.
         domains: pixels (B, H, W, C), float32 in [0, 1], and labels (B,), int64; a batch has equal shares.
-        loss_of: scalar loss of (network, pixels, labels).
+        loss_of: its loss.
         steps, batch_size, learning_rate, weight_decay, warm_up: as in `PretrainSettings`.
         seed: of batches and augmentation.
         augmentation, bounds: strength and extent of the augmentation.
@@ -252,7 +256,7 @@ def fit(
     for step in range(done, steps):
         drawn = [_draw(*domain, batch_size // len(domains), generator) for domain in domains]
         pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        loss = loss_of(network, augment(pixels_BHWC, generator, augmentation, bounds), labels_B)
+        loss = loss_of(augment(pixels_BHWC, generator, augmentation, bounds), labels_B)
         optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(network.parameters(), 1.0)
@@ -262,6 +266,11 @@ def fit(
         if after_step:
             after_step(step + 1, loss.item())
     network.eval()
+
+
+def label_loss(network: BiTMedViT) -> Loss:
+    """Cross-entropy of the network's logits."""
+    return lambda pixels_BHWC, labels_B: functional.cross_entropy(network(pixels_BHWC), labels_B)
 
 
 def _draw(
@@ -291,16 +300,23 @@ def predict(network: BiTMedViT, images: Images, batch_size: int = 128) -> NDArra
     return np.concatenate(parts) if parts else np.zeros((0, len(network.architecture.classes)), np.float32)
 
 
-def _label_loss(network: BiTMedViT, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
-    return functional.cross_entropy(network(pixels_BHWC), labels_B)
-
-
-def _taught_by(teacher: BiTMedViT, settings: PretrainSettings) -> Loss:
-    def loss_of(network: BiTMedViT, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+def _taught_by(
+    teacher: BiTMedViT, student: BiTMedViT, projection: FeatureProjection | None, settings: PretrainSettings
+) -> Loss:
+    def loss_of(pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
         with torch.no_grad():
-            teacher_BN = teacher(pixels_BHWC)
-        return distillation_loss(
-            network(pixels_BHWC), teacher_BN, labels_B, alpha=settings.alpha, temperature=settings.temperature
+            teacher_BTD = teacher.tokens(pixels_BHWC)
+            teacher_BN = teacher.classify(teacher_BTD)
+        student_BTD = student.tokens(pixels_BHWC)
+        loss = distillation_loss(
+            student.classify(student_BTD),
+            teacher_BN,
+            labels_B,
+            alpha=settings.alpha,
+            temperature=settings.temperature,
         )
+        if projection is not None:
+            loss = loss + settings.features * projection(student_BTD, teacher_BTD)
+        return loss
 
     return loss_of

@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from medloop_model.errors import CorruptCheckpoint
-from medloop_model.network import BiTMedViT
 from medloop_model.training.adam import AdamW
 
 GENERATOR = "generator"
@@ -37,7 +36,7 @@ class StageCheckpoint:
     path: Path
     identity: str
 
-    def restore(self, network: BiTMedViT, optimiser: AdamW, generator: torch.Generator) -> int:
+    def restore(self, network: nn.Module, optimiser: AdamW, generator: torch.Generator) -> int:
         """Set all three to where the file left off and return the steps done; 0 where there is nothing.
 
         Raises:
@@ -60,7 +59,7 @@ class StageCheckpoint:
             raise CorruptCheckpoint(self.path, reason) from error
         return optimiser.steps
 
-    def keep(self, network: BiTMedViT, optimiser: AdamW, generator: torch.Generator, *, last: bool) -> None:
+    def keep(self, network: nn.Module, optimiser: AdamW, generator: torch.Generator, *, last: bool) -> None:
         """Write the file if it is time to, or if this was the `last` step."""
         if optimiser.steps % STEPS_BETWEEN and not last:
             return
@@ -74,7 +73,7 @@ class StageCheckpoint:
             temporary.unlink(missing_ok=True)
 
 
-def _tensors(network: BiTMedViT, optimiser: AdamW) -> Iterator[tuple[str, Tensor]]:
+def _tensors(network: nn.Module, optimiser: AdamW) -> Iterator[tuple[str, Tensor]]:
     yield from network.named_parameters()
     for number, (first, second) in enumerate(zip(optimiser.first, optimiser.second, strict=True)):
         yield f"first/{number}", first

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from medloop_model.training.distillation import agrees_with_label, distillation_loss
+from medloop_model.training.distillation import FeatureProjection, agrees_with_label, distillation_loss
 
 STUDENT = np.array([[1.0, -0.5, 0.2], [0.0, 2.0, -1.0]])
 TEACHER = np.array([[2.0, 0.0, -1.0], [1.0, 0.5, 0.0]])
@@ -61,3 +61,30 @@ def test_a_distrusted_teacher_sends_no_gradient() -> None:
 
 def test_agreement_is_where_the_teachers_class_is_the_label() -> None:
     assert agrees_with_label(torch.tensor(TEACHER), torch.tensor(LABELS)).tolist() == [True, False]
+
+
+def test_features_are_missed_by_nothing_at_first_and_by_a_share_of_the_variance_later() -> None:
+    teacher_BTD = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    projection = FeatureProjection(5)
+    assert projection(teacher_BTD, teacher_BTD).item() == 0
+    wrong = projection(torch.zeros_like(teacher_BTD), teacher_BTD).item()
+    values = teacher_BTD.numpy()
+    assert wrong == pytest.approx((values**2).mean() / values.var(ddof=1))
+
+
+def test_a_projection_learns_another_basis() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher_BTD = torch.randn(8, 4, 5, generator=generator)
+    student_BTD = teacher_BTD @ torch.randn(5, 5, generator=generator)
+    projection = FeatureProjection(5)
+    optimiser = torch.optim.LBFGS(projection.parameters(), max_iter=200)
+
+    def missed() -> float:
+        optimiser.zero_grad()
+        loss = projection(student_BTD, teacher_BTD)
+        loss.backward()
+        return loss.item()
+
+    before = missed()
+    optimiser.step(missed)
+    assert missed() < 0.01 * before

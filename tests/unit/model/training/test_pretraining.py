@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import save_package, save_teacher
 from medloop_model.errors import CorruptCheckpoint, ShapeError
 from medloop_model.training import stage_checkpoint
 from medloop_model.training.export import network_from
+from medloop_model.training.images import to_pixels
 from medloop_model.training.pretraining import (
     Pretrained,
     PretrainSettings,
@@ -18,6 +21,7 @@ from medloop_model.training.pretraining import (
     stage_files,
     warmed_up_cosine,
 )
+from torch.nn import functional
 
 TINY = Architecture(8, 1, 4, 16, 1, 2, 2, ("dark", "bright"))
 QUICK = PretrainSettings(teacher_steps=40, student_steps=40, batch_size=16, fisher_images=8)
@@ -106,6 +110,21 @@ def test_progress_on_other_images_is_not_gone_on_from(tmp_path: Path) -> None:
         resume_in=tmp_path,
     )
     assert len(steps) == QUICK.teacher_steps + QUICK.student_steps
+
+
+def test_features_teach_and_leave_no_trace_in_the_package() -> None:
+    plain = pretrain(*shades(80, 0), *shades(20, 1), TINY, settings=QUICK)
+    taught = pretrain(*shades(80, 0), *shades(20, 1), TINY, settings=replace(QUICK, features=1.0))
+    assert taught.package.latent.keys() == plain.package.latent.keys()
+    images = shades(80, 0)[0]
+
+    def missed(made: Pretrained) -> float:
+        pixels = to_pixels(images, TINY)
+        with torch.no_grad():
+            student, teacher = (network_from(each).tokens(pixels) for each in (made.package, made.teacher))
+        return functional.mse_loss(student, teacher).item()
+
+    assert missed(taught) < missed(plain)
 
 
 def test_damaged_progress_is_named(tmp_path: Path) -> None:
