@@ -51,6 +51,10 @@ def pretrain(
         bool,
         typer.Option("--all-ternary", help="Patch embedding, positions, head and norms are ternary too."),
     ] = False,
+    features: Annotated[
+        float | None,
+        typer.Option(min=0, help="Weight of the teacher's last tokens beside its logits, for the student."),
+    ] = None,
     suite: Annotated[
         str | None, typer.Option("--suite", help="'medmnist': one model for each of its twelve 2-D sets.")
     ] = None,
@@ -72,10 +76,11 @@ def pretrain(
     from medloop_services.pretraining import Home, pretrain_model
     from medloop_services.replay.dataset import load_dataset
 
-    steps = {"teacher_steps": teacher_steps, "student_steps": student_steps}
-    settings = PretrainSettings(seed=seed, **{key: value for key, value in steps.items() if value})
+    given = {"teacher_steps": teacher_steps, "student_steps": student_steps, "features": features}
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    settings = PretrainSettings(seed=seed, **chosen)
     options = [f"--seed {seed} --name {name}"]
-    options += [f"--{key.replace('_', '-')} {value}" for key, value in steps.items() if value]
+    options += [f"--{key.replace('_', '-')} {value}" for key, value in chosen.items()]
     options += ["--all-ternary"] * all_ternary
 
     def command_of(file: str) -> str:
