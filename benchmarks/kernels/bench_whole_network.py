@@ -52,13 +52,19 @@ from numpy.typing import NDArray
 
 CLASSES = ("normal", "opacity")
 CONTROL = Architecture(28, 1, 4, width=192, depth=12, heads=3, mlp_ratio=4, classes=CLASSES)
-SHAPES = {"control": CONTROL, "paper": paper(1, CLASSES), "ward": ward(28, 1, CLASSES)}
+SHAPES = {
+    "control": CONTROL,
+    "paper": paper(1, CLASSES),
+    "paper, all ternary": paper(1, CLASSES).all_ternary(),
+    "ward": ward(28, 1, CLASSES),
+}
 INT8, ORT8, ORT32, TORCH = "same fusion, int8", "ONNX Runtime int8", "ONNX Runtime float32", "torch float32"
 # Shape and batch, the goals against each peer, and the share of the rounds that so slow a network gets.
 CASES = [
     ("control", 1, {ORT8: 2.0}, 1.0),
     ("control", 8, {ORT8: 1.6}, 0.4),
     ("paper", 1, {ORT8: 3.0, TORCH: 3.0}, 0.15),
+    ("paper, all ternary", 1, {}, 0.15),
     ("ward", 1, {}, 1.0),
 ]
 PRODUCTS = [(49, 192, 320), (49, 192, 192), (49, 192, 768), (49, 768, 192), (64, 512, 2048), (64, 2048, 512)]
