@@ -87,7 +87,7 @@ class TrainingPlan:
         if strategy == SHALLOW_EWC:
             return replace(plan, ewc_lambda=0.1, retention=1.0)
         if strategy == DISTIL_ALL:
-            return replace(plan, alpha=0.7, retention=1.0)
+            return replace(plan, rehearsal_steps=10, alpha=0.7, retention=1.0)
         if strategy == EXPAND_HEAD and slides:
             return replace(plan, learning_rate=1e-2, rehearsal_steps=1, discriminant_images=128)
         if strategy == EXPAND_HEAD:
