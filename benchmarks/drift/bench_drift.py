@@ -10,10 +10,87 @@ the 30 % of the training images that only stream: no training and no monitoring 
 
 from __future__ import annotations
 
-import os
+import one_thread  # noqa: F401  # isort: skip  (above whatever imports numpy)
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"  # read when numpy is imported: these lines stay above it
+import argparse
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from goals import judged
+from medloop_schemas import MedloopError
+from medloop_services.replay.corruption import CORRUPTIONS
+from medloop_services.replay.dataset import load_dataset
+from medloop_services.replay.errors import DatasetError
+from monitoring import Monitoring, Size, scenario_of
+from plots import draw
+from progress import tell
+from results import Results
+from site_change import measure_site_change
+from table import lines
+
+STREAMS, SCENARIOS, SHUFFLES = 30, 200, 20
 
 
+def main() -> None:
+    arguments = parsed()
+    unknown = [name for name in arguments.corruptions if name not in CORRUPTIONS]
+    if unknown:
+        raise DatasetError(f"there is no corruption {unknown[0]!r}; choose of {', '.join(CORRUPTIONS)}")
+    size = Size(
+        streams=arguments.streams,
+        scenarios=arguments.scenarios,
+        pool=arguments.pool,
+        corruptions=tuple(arguments.corruptions),
+        seed=arguments.seed,
+    )
+    results = Results(seed=arguments.seed)
+    dataset = load_dataset(arguments.data, announce=tell)
+    with TemporaryDirectory() as folder:
+        monitoring = Monitoring.of(dataset, scenario_of(dataset), arguments.model, Path(folder), size)
+        monitoring.run(results)
+        if arguments.shuffles:
+            measure_site_change(results, arguments.shuffles, Path(folder) / "site", size)
+    results.goals = judged(results)
+    output = sys.stderr if arguments.json else sys.stdout
+    print(*lines(results), sep="\n", file=output)
+    if arguments.json:
+        for line in results.lines():
+            print(json.dumps(line))
+    if arguments.plots is not None:
+        for file in draw(results, arguments.plots):
+            tell(f"wrote {file}")
 
+
+def parsed() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of streams, noise and scenarios (default 0)")
+    parser.add_argument("--data", help="npz file or `phantoms`; default: MEDLOOP_DATA's PneumoniaMNIST")
+    parser.add_argument(
+        "--model", type=Path, help="folder that `medloop pretrain` made; default: as a stream's"
+    )
+    parser.add_argument("--corruptions", nargs="+", default=list(CORRUPTIONS), help="names (default: all)")
+    parser.add_argument(
+        "--streams", type=int, default=STREAMS, help=f"of a condition, thrice as many stationary ({STREAMS})"
+    )
+    parser.add_argument(
+        "--scenarios", type=int, default=SCENARIOS, help=f"to diagnose; 0: none ({SCENARIOS})"
+    )
+    parser.add_argument(
+        "--shuffles", type=int, default=SHUFFLES, help=f"of WBC's two laboratories; 0: none ({SHUFFLES})"
+    )
+    parser.add_argument("--pool", type=int, help="at most so many held-out images (default: all)")
+    parser.add_argument("--plots", type=Path, help="folder for pictures")
+    parser.add_argument("--json", action="store_true", help="one JSON line a figure on standard output")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MedloopError as error:
+        sys.exit(f"{error}")

@@ -29,6 +29,7 @@ RELABELLED_SHARES = (0.3, 0.5)
 
 CLEAN = "clean"
 READERS = "readers"
+PRIOR = "prior"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def image_conditions(scenario: ScenarioName, domains: Domains, corruptions: Sequ
         *(
             Condition(
                 f"prior {PRIOR_BEFORE:.0%} to {share:.0%}",
-                "prior",
+                PRIOR,
                 CLEAN,
                 before,
                 with_last_class(usual, known, share),

@@ -31,7 +31,7 @@ class Experiment:
         together_as: that detector's name.
         streams: of a condition.
         seed: of the draws.
-        late: images that pass until the evidence of an image is there.
+        late: images that pass until an image's label comes; 0 where images are watched.
         batch: images between two looks.
     """
 
@@ -44,15 +44,26 @@ class Experiment:
     late: int = 0
     batch: int = BATCH
 
-    def notice(self, condition: Condition, kind: Kind, advance: Advance) -> list[Noticed]:
-        """Return every detector's delays under one condition."""
-        alarms = self._watch(
+    def first_alarms(self, condition: Condition, kind: Kind, advance: Advance) -> dict[str, list[int | None]]:
+        """Return every detector's first alarm on each stream, None where it never alarmed.
+
+        Counted in images of the stream, as late as its evidence is.
+        """
+        watched = self._watch(
             self.streams,
-            # Seeded by names, so that a condition's streams do not depend on which others are asked for.
-            lambda random: changing(self.pools, condition, kind, CLEAN_IMAGES, CHANGED_IMAGES, random),
+            lambda random: changing(
+                self.pools, condition, kind, clean=CLEAN_IMAGES, after=CHANGED_IMAGES, random=random
+            ),
             f"{condition.name}/{kind}",
             advance,
         )
+        return {
+            detector: [None if alarm is None else alarm + self.late for alarm in alarms]
+            for detector, alarms in watched.items()
+        }
+
+    def notice(self, condition: Condition, kind: Kind, advance: Advance) -> list[Noticed]:
+        """Return every detector's delays under one condition."""
         return [
             Noticed(
                 detector,
@@ -60,9 +71,9 @@ class Experiment:
                 condition.name,
                 condition.group,
                 condition.mild,
-                delays([self._known(alarm) for alarm in alarmed], CLEAN_IMAGES + self.late, CHANGED_IMAGES),
+                delays(alarms, CLEAN_IMAGES, CHANGED_IMAGES),
             )
-            for detector, alarmed in alarms.items()
+            for detector, alarms in self.first_alarms(condition, kind, advance).items()
         ]
 
     def stay_quiet(self, shares: Shares, kind: Kind, streams: int, advance: Advance) -> list[FalseAlarms]:
@@ -78,9 +89,6 @@ class Experiment:
             for detector, alarmed in alarms.items()
         ]
 
-    def _known(self, alarm: int | None) -> int | None:
-        return None if alarm is None else alarm + self.late
-
     def _watch(
         self,
         streams: int,
@@ -92,6 +100,7 @@ class Experiment:
         alarms: dict[str, list[int | None]] = {self.together_as: []} if self.together else {}
         alarms |= {contender.name: [] for contender in self.contenders}
         for number in range(streams):
+            # Seeded by name: a condition's streams do not depend on which others are asked for.
             stream = draw(np.random.default_rng([self.seed, number, *name.encode()]))
             for contender in self.contenders:
                 if number < contender.streams(streams):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from conditions import READERS
 from experiment import CHANGED_IMAGES, STATIONARY_IMAGES
 from goals import IMAGES_PER_FALSE_ALARM
 from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 
 def _delays(results: Results, kind: Kind) -> Figure:
-    rows = [row for row in results.noticed if row.stream is kind and row.group != "readers"]
+    rows = [row for row in results.noticed if row.stream is kind and row.group != READERS]
     conditions = list(dict.fromkeys(row.condition for row in rows))
     figure = Figure(figsize=(9, 1.5 + 0.24 * len(conditions)), layout="constrained")
     axes = figure.subplots()

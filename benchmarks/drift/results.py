@@ -82,24 +82,22 @@ class Results:
     """Cause → diagnosis → scenarios."""
     goals: list[Goal] = field(default_factory=list)
 
-    def mild(self, detector: str, stream: Kind) -> list[Delays]:
-        """Return a detector's delays over the mild conditions."""
+    def mild(self, detector: str, stream: Kind, without: str | None = None) -> list[Delays]:
+        """Return a detector's delays over the mild conditions, but for those of one group."""
         return [
             row.delays
             for row in self.noticed
-            if row.mild and row.detector == detector and row.stream is stream
+            if row.mild and row.detector == detector and row.stream is stream and row.group != without
         ]
 
-    def mild_delay(self, detector: str, stream: Kind) -> float:
-        """Return the geometric mean of the median delays over the mild conditions, images."""
-        return geometric_mean([delays.median for delays in self.mild(detector, stream)])
+    def mild_delay(self, detector: str, stream: Kind, without: str | None = None) -> float:
+        """Return the geometric mean of the median delays over the same conditions as `mild`, images."""
+        return geometric_mean([delays.median for delays in self.mild(detector, stream, without)])
 
     def mild_power(self, detector: str, stream: Kind) -> float:
-        """Return the share of mild streams that were noticed, over all that did not alarm early."""
+        """Return the mean power over the mild conditions; 0 for one under which every stream was early."""
         rows = self.mild(detector, stream)
-        tried = sum(delays.streams - delays.early for delays in rows)
-        noticed = sum(delays.power * (delays.streams - delays.early) for delays in rows)
-        return noticed / tried if tried else 0.0
+        return sum(delays.power for delays in rows) / len(rows)
 
     def run_length(self, detector: str, stream: Kind) -> RunLength:
         """Return a detector's false alarms."""

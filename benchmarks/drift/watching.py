@@ -63,6 +63,7 @@ def changing(
     pools: Mapping[str, Measured],
     condition: Condition,
     kind: Kind,
+    *,
     clean: int,
     after: int,
     random: np.random.Generator,
