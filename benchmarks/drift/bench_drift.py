@@ -14,10 +14,12 @@ import one_thread  # noqa: F401  # isort: skip  (above whatever imports numpy)
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import structlog
 from goals import judged
 from medloop_schemas import MedloopError
 from medloop_services.replay.corruption import CORRUPTIONS
@@ -35,6 +37,11 @@ STREAMS, SCENARIOS, SHUFFLES = 30, 200, 20
 
 def main() -> None:
     arguments = parsed()
+    # The services' decisions are no figures, and standard output is for those.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     unknown = [name for name in arguments.corruptions if name not in CORRUPTIONS]
     if unknown:
         raise DatasetError(f"there is no corruption {unknown[0]!r}; choose of {', '.join(CORRUPTIONS)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from conditions import (
 from cost import costs
 from diagnosing import Site, confusion
 from experiment import STATIONARY_IMAGES, Experiment
+from foreign_peers import foreign_peers
 from measured import Measured
 from medloop_schemas import Diagnosis
 from medloop_services.model_choice import choose_model
@@ -123,16 +125,18 @@ class Monitoring:
         if self.size.scenarios:
             self.diagnose(results)
 
+    @cached_property
     def contenders(self) -> list[Contender]:
-        """Return the detectors of images, ours first."""
+        """The detectors of images, ours first."""
+        reference = self.probe.reference
         ours = [Contender(name, watcher) for name, watcher in image_detectors(self.probe.panel).items()]
-        return [*ours, *image_peers(self.probe.reference, self.size.seed)]
+        return [*ours, *image_peers(reference, self.size.seed), *foreign_peers(reference)]
 
     def images(self) -> Experiment:
         """Return the experiment on detectors of images."""
         return Experiment(
             pools=self.pools,
-            contenders=self.contenders(),
+            contenders=self.contenders,
             together=frozenset(image_detectors(self.probe.panel)),
             together_as=PANEL,
             streams=self.size.streams,
@@ -165,7 +169,7 @@ class Monitoring:
         random = np.random.default_rng(self.size.seed)
         shares = self.domains.shares_before
         stream = stationary(self.pools[CLEAN], shares, Kind.IID, COST_IMAGES, random)
-        results.costs += costs(self.probe.panel, stream, self.contenders())
+        results.costs += costs(self.probe.panel, stream, self.contenders)
 
     def diagnose(self, results: Results) -> None:
         """Have random scenarios diagnosed."""

@@ -21,6 +21,28 @@ KSWIN_SHARE = 0.1
 SMALLEST_SCALE = 1e-3
 
 
+class DataLayer:
+    """The data layer's scalars, standardised.
+
+    Args:
+        reference: what standard means.
+
+    Attributes:
+        reference: (n, k) the reference's own scores.
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        self._columns = [n for n, name in enumerate(reference.names) if name.startswith("data.")]
+        matrix: FloatArray = reference.matrix()[:, self._columns].astype(np.float64)
+        self._centre, self._scale = matrix.mean(0), np.maximum(matrix.std(0), SMALLEST_SCALE)
+        self.reference: FloatArray = (matrix - self._centre) / self._scale
+
+    def scores(self, rows: Measured) -> FloatArray:
+        """Return images' scores, (n, k)."""
+        scores: FloatArray = (rows.scalars[:, self._columns] - self._centre) / self._scale
+        return scores
+
+
 class OnScalars:
     """One of River's detectors a data-layer scalar.
 
@@ -30,19 +52,16 @@ class OnScalars:
     """
 
     def __init__(self, reference: Reference, make: Callable[[int], Any]) -> None:
-        self._columns = [n for n, name in enumerate(reference.names) if name.startswith("data.")]
-        matrix: FloatArray = reference.matrix()[:, self._columns].astype(np.float64)
-        self._centre, self._scale = matrix.mean(0), np.maximum(matrix.std(0), SMALLEST_SCALE)
-        self._make = make
+        self._layer, self._make = DataLayer(reference), make
         self.reset()
 
     def reset(self) -> None:
-        self._detectors = [self._make(len(self._columns)) for _ in self._columns]
+        scalars = self._layer.reference.shape[1]
+        self._detectors = [self._make(scalars) for _ in range(scalars)]
 
     def update(self, rows: Measured) -> bool:
-        scores = (rows.scalars[:, self._columns] - self._centre) / self._scale
         found = False
-        for detector, values in zip(self._detectors, scores.T.tolist(), strict=True):
+        for detector, values in zip(self._detectors, self._layer.scores(rows).T.tolist(), strict=True):
             for value in values:
                 detector.update(value)
                 found = found or detector.drift_detected

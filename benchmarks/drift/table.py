@@ -65,8 +65,8 @@ def _worth(results: Results) -> Iterator[str]:
         delay, corrupted, power = _mild(results, row.detector, row.stream)
         run = row.run_length
         yield (
-            f"{row.detector:20} {row.stream:10} {delay:>10} {corrupted:>13} {power:>7} {_images(run.mean):>20} "
-            f"{_interval(run):>20} {run.alarms:>4}/{run.streams}"
+            f"{row.detector:20} {row.stream:10} {delay:>10} {corrupted:>13} {power:>7} "
+            f"{_images(run.mean):>20} {_interval(run):>20} {run.alarms:>4}/{run.streams}"
         )
 
 
