@@ -25,30 +25,32 @@ from medloop_schemas import MedloopError
 from medloop_services.replay.corruption import CORRUPTIONS
 from medloop_services.replay.dataset import load_dataset
 from medloop_services.replay.errors import DatasetError
-from monitoring import Monitoring, Size, scenario_of
+from monitoring import PEERS, Monitoring, Size, scenario_of
 from plots import draw
 from progress import tell
 from results import Results
 from site_change import measure_site_change
 from table import lines
 
-STREAMS, SCENARIOS, SHUFFLES = 30, 200, 20
+STREAMS, IMAGES, SCENARIOS, SHUFFLES = 30, 4_000, 200, 20
 
 
 def main() -> None:
     arguments = parsed()
+    unknown = [name for name in arguments.corruptions if name not in CORRUPTIONS]
+    if unknown:
+        raise DatasetError(f"there is no corruption {unknown[0]!r}; choose of {', '.join(CORRUPTIONS)}")
     # The services' decisions are no figures, and standard output is for those.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    unknown = [name for name in arguments.corruptions if name not in CORRUPTIONS]
-    if unknown:
-        raise DatasetError(f"there is no corruption {unknown[0]!r}; choose of {', '.join(CORRUPTIONS)}")
     size = Size(
         streams=arguments.streams,
         scenarios=arguments.scenarios,
+        images=arguments.images,
         pool=arguments.pool,
+        peers=frozenset(arguments.peers),
         corruptions=tuple(arguments.corruptions),
         seed=arguments.seed,
     )
@@ -66,7 +68,7 @@ def main() -> None:
         for line in results.lines():
             print(json.dumps(line))
     if arguments.plots is not None:
-        for file in draw(results, arguments.plots):
+        for file in draw(results, arguments.images, arguments.plots):
             tell(f"wrote {file}")
 
 
@@ -89,6 +91,12 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument(
         "--shuffles", type=int, default=SHUFFLES, help=f"of WBC's two laboratories; 0: none ({SHUFFLES})"
+    )
+    parser.add_argument(
+        "--images", type=int, default=IMAGES, help=f"of a stationary stream (default {IMAGES})"
+    )
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=list(PEERS), help="what to compare with (all)"
     )
     parser.add_argument("--pool", type=int, help="at most so many held-out images (default: all)")
     parser.add_argument("--plots", type=Path, help="folder for pictures")

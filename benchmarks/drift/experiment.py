@@ -15,7 +15,6 @@ from watching import BATCH, Contender, changing, earliest, first_alarm, stationa
 
 CLEAN_IMAGES = 300
 CHANGED_IMAGES = 1_500
-STATIONARY_IMAGES = 4_000
 
 Advance = Callable[[int], None]
 
@@ -76,17 +75,19 @@ class Experiment:
             for detector, alarms in self.first_alarms(condition, kind, advance).items()
         ]
 
-    def stay_quiet(self, shares: Shares, kind: Kind, streams: int, advance: Advance) -> list[FalseAlarms]:
-        """Return every detector's false alarms where nothing changes."""
-        alarms = self._watch(
+    def stay_quiet(
+        self, shares: Shares, kind: Kind, *, streams: int, images: int, advance: Advance
+    ) -> list[FalseAlarms]:
+        """Return every detector's false alarms where nothing changes, on streams of so many images."""
+        watched = self._watch(
             streams,
-            lambda random: stationary(self.pools[CLEAN], shares, kind, STATIONARY_IMAGES, random),
+            lambda random: stationary(self.pools[CLEAN], shares, kind, images, random),
             f"stationary/{kind}",
             advance,
         )
         return [
-            FalseAlarms(detector, kind, run_length(alarmed, STATIONARY_IMAGES), tuple(alarmed))
-            for detector, alarmed in alarms.items()
+            FalseAlarms(detector, kind, run_length(alarms, images), tuple(alarms))
+            for detector, alarms in watched.items()
         ]
 
     def _watch(

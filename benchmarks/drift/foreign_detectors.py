@@ -2,8 +2,8 @@
 
     python foreign_detectors.py NAME REFERENCE_ROWS COLUMNS PROBABILITY
 
-Reads float64 from standard input: the reference (rows, columns), then messages of one int64 n: 0 forgets every
-image, n > 0 is followed by n images (n, columns) and answered by one byte, whether it alarms.
+Reads float64 from standard input: the reference (rows, columns), then messages of one int64 n: 0 forgets
+every image, n > 0 is followed by n images (n, columns) and answered by one byte, whether it alarms.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ PYTHON = Path(__file__).with_name(".peers") / "bin" / "python"
 """`make bench-peers` installs it."""
 
 PROGRAM = Path(__file__).with_name("foreign_detectors.py")
-SHARES = {"alibi KSDrift": 0.5, "frouros KS": 0.1}
-"""Of the streams that each is shown: they take their time."""
+LIBRARIES = {"alibi-detect": ("alibi KSDrift", 0.2), "frouros": ("frouros KS", 0.1)}
+"""Detector of a library, and of how many of the streams it is shown: they take their time."""
 
 
 class Absent(Exception):
@@ -70,12 +71,14 @@ class Foreign:
         return b"" if self._process.stdout is None else self._process.stdout.read(1)
 
 
-def foreign_peers(reference: Reference) -> list[Contender]:
-    """Return the peers that are installed; says which are not."""
+def foreign_peers(reference: Reference, libraries: Collection[str]) -> list[Contender]:
+    """Return the peers of some libraries that are installed; says which are not."""
     peers = []
-    for name, share in SHARES.items():
+    for library, (name, share) in LIBRARIES.items():
+        if library not in libraries:
+            continue
         try:
             peers.append(Contender(name, Foreign(name, reference), share))
         except Absent as reason:
-            tell(f"left out: {name} ({reason}); `make bench-peers` installs it")
+            tell(f"left out: {library} ({reason}); `make bench-peers` installs it")
     return peers

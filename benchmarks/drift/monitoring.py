@@ -19,8 +19,8 @@ from conditions import (
 )
 from cost import costs
 from diagnosing import Site, confusion
-from experiment import STATIONARY_IMAGES, Experiment
-from foreign_peers import foreign_peers
+from experiment import Experiment
+from foreign_peers import LIBRARIES, foreign_peers
 from measured import Measured
 from medloop_schemas import Diagnosis
 from medloop_services.model_choice import choose_model
@@ -34,9 +34,12 @@ from ours import LABELS, PANEL, LabelPanel, image_detectors
 from probe import Probe
 from progress import bar, tell
 from results import Results
-from river_peers import image_peers, label_peers
+from river_peers import image_peers, kswin_peer, label_peers
 from streams import Kind
 from watching import Contender, stationary
+
+RIVER, KSWIN = "river", "river-kswin"
+PEERS = (RIVER, KSWIN, *LIBRARIES)
 
 STATIONARY_TIMES = 3
 """Stationary streams for each of a condition's."""
@@ -58,16 +61,20 @@ class Size:
 
     Attributes:
         streams: of a condition.
+        images: of a stationary stream.
         scenarios: to diagnose.
         pool: held-out images at most; all if None.
         corruptions: names.
+        peers: of PEERS, which to compare with.
         seed: of everything that is drawn.
     """
 
     streams: int
+    images: int
     scenarios: int
     pool: int | None
     corruptions: tuple[str, ...]
+    peers: frozenset[str]
     seed: int
 
 
@@ -130,7 +137,9 @@ class Monitoring:
         """The detectors of images, ours first."""
         reference = self.probe.reference
         ours = [Contender(name, watcher) for name, watcher in image_detectors(self.probe.panel).items()]
-        return [*ours, *image_peers(reference, self.size.seed), *foreign_peers(reference)]
+        river = image_peers(reference) if RIVER in self.size.peers else []
+        kswin = [kswin_peer(reference, self.size.seed)] if KSWIN in self.size.peers else []
+        return [*ours, *river, *kswin, *foreign_peers(reference, self.size.peers)]
 
     def images(self) -> Experiment:
         """Return the experiment on detectors of images."""
@@ -154,7 +163,7 @@ class Monitoring:
         own = LabelPanel(self.probe.panel.label_error, self.domains.class_names)
         experiment = Experiment(
             pools=self.pools | self._relabelled(policies),
-            contenders=[Contender(LABELS, own), *label_peers()],
+            contenders=[Contender(LABELS, own), *(label_peers() if RIVER in self.size.peers else [])],
             together=frozenset(),
             together_as="",
             streams=self.size.streams,
@@ -204,7 +213,7 @@ class Monitoring:
         with bar(f"watching {what}", total) as advance:
             for kind in Kind:
                 results.false_alarms += experiment.stay_quiet(
-                    self.domains.shares_before, kind, quiet, advance
+                    self.domains.shares_before, kind, streams=quiet, images=self.size.images, advance=advance
                 )
                 for condition in conditions:
                     results.noticed += experiment.notice(condition, kind, advance)
@@ -221,7 +230,4 @@ def _tell_pool(dataset: Dataset, clean: Measured, domains: Domains) -> None:
         f"{count} {name} shown {share:.0%} of the time"
         for count, name, share in zip(counts, domains.class_names, domains.shares_before, strict=False)
     )
-    tell(
-        f"pool: {len(clean)} held-out images of {dataset.name} ({of_class}); "
-        f"streams of {STATIONARY_IMAGES:,} images show each many times"
-    )
+    tell(f"pool: {len(clean)} held-out images of {dataset.name} ({of_class}); streams repeat them")

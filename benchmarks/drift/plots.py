@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from conditions import READERS
-from experiment import CHANGED_IMAGES, STATIONARY_IMAGES
+from experiment import CHANGED_IMAGES
 from goals import IMAGES_PER_FALSE_ALARM
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,16 +19,17 @@ FORMATS = ("png", "svg")
 OURS = "medloop"
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
+def draw(results: Results, images: int, folder: Path) -> list[Path]:
     """Write the pictures; return their files.
 
     Args:
         results: of a run.
+        images: of its stationary streams.
         folder: made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {f"delays_{kind}": _delays(results, kind) for kind in Kind}
-    figures["run_lengths"] = _run_lengths(results)
+    figures["run_lengths"] = _run_lengths(results, images)
     files = []
     for name, figure in figures.items():
         for ending in FORMATS:
@@ -64,17 +65,17 @@ def _delays(results: Results, kind: Kind) -> Figure:
     return figure
 
 
-def _run_lengths(results: Results) -> Figure:
+def _run_lengths(results: Results, images: int) -> Figure:
     detectors = list(dict.fromkeys(row.detector for row in results.false_alarms))
     figure = Figure(figsize=(9, 1 + 1.1 * len(detectors)), layout="constrained")
     grid = figure.subplots(len(detectors), len(Kind), sharex=True, squeeze=False)
     for row in results.false_alarms:
         axes: Axes = grid[detectors.index(row.detector)][list(Kind).index(row.stream)]
-        lengths = [STATIONARY_IMAGES if alarm is None else alarm for alarm in row.first_alarms]
-        axes.hist(lengths, bins=np.linspace(0, STATIONARY_IMAGES, 21).tolist())
+        lengths = [images if alarm is None else alarm for alarm in row.first_alarms]
+        axes.hist(lengths, bins=np.linspace(0, images, 21).tolist())
         goal = "" if row.run_length.mean >= IMAGES_PER_FALSE_ALARM else ", too few"
         axes.set_title(f"{row.detector}, {row.stream}: {row.run_length.mean:,.0f} an alarm{goal}", fontsize=8)
         axes.tick_params(labelsize=7)
     for axes in grid[-1]:
-        axes.set_xlabel(f"images until the first alarm; {STATIONARY_IMAGES:,}: none", fontsize=8)
+        axes.set_xlabel(f"images until the first alarm; {images:,}: none", fontsize=8)
     return figure

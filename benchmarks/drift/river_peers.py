@@ -90,17 +90,18 @@ class OnErrors:
         return found
 
 
-def image_peers(reference: Reference, seed: int) -> list[Contender]:
-    """Return River's detectors of numbers: its defaults, confidences divided by the number of scalars."""
+def image_peers(reference: Reference) -> list[Contender]:
+    """Return River's quick detectors of numbers: its defaults, confidences divided by the number of scalars."""
     return [
         Contender("river ADWIN", OnScalars(reference, lambda scalars: ADWIN(delta=0.002 / scalars))),
         Contender("river PageHinkley", OnScalars(reference, lambda _: PageHinkley())),
-        Contender(
-            "river KSWIN",
-            OnScalars(reference, lambda scalars: KSWIN(alpha=0.005 / scalars, seed=seed)),
-            KSWIN_SHARE,
-        ),
     ]
+
+
+def kswin_peer(reference: Reference, seed: int) -> Contender:
+    """Return River's slow one, likewise."""
+    watcher = OnScalars(reference, lambda scalars: KSWIN(alpha=0.005 / scalars, seed=seed))
+    return Contender("river KSWIN", watcher, KSWIN_SHARE)
 
 
 def label_peers() -> list[Contender]:

@@ -215,8 +215,9 @@ def bench(
     without one it says what is missing, and there is no figure.
     `drift` prints how soon changes of scanner, patients, readers and laboratory are noticed, images a false
     alarm on independent and on correlated streams, what watching costs, and which causes are named, beside
-    River, alibi-detect and frouros on the same streams (`make bench-peers` installs the last two). It takes --seed, --data, --model, --corruptions, --streams,
-    --scenarios, --shuffles, --pool and --plots.
+    River, alibi-detect and frouros on the same streams (`make bench-peers` installs the last two). It takes
+    --seed, --data, --model, --corruptions, --streams, --images, --scenarios, --shuffles, --pool, --peers and
+    --plots.
 
     Example: medloop bench kernels --json figures.json
     Example: medloop bench drift --streams 60 --plots figures
