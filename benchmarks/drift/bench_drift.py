@@ -57,7 +57,8 @@ def main() -> None:
     results = Results(seed=arguments.seed)
     dataset = load_dataset(arguments.data, announce=tell)
     with TemporaryDirectory() as folder:
-        monitoring = Monitoring.of(dataset, scenario_of(dataset), arguments.model, Path(folder), size)
+        scenario = scenario_of(dataset, arguments.model)
+        monitoring = Monitoring.of(dataset, scenario, arguments.model, Path(folder), size)
         monitoring.run(results)
         if arguments.shuffles:
             measure_site_change(results, arguments.shuffles, Path(folder) / "site", size)

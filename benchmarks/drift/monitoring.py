@@ -22,10 +22,13 @@ from diagnosing import Site, confusion
 from experiment import Experiment
 from foreign_peers import LIBRARIES, foreign_peers
 from measured import Measured
+from medloop_model.checkpoint import load_package
 from medloop_schemas import Diagnosis
 from medloop_services.model_choice import choose_model
+from medloop_services.pretraining import MODEL_FILE
 from medloop_services.replay.dataset import Dataset
 from medloop_services.replay.domains import Domains
+from medloop_services.replay.errors import DatasetError
 from medloop_services.replay.policy import Policy
 from medloop_services.replay.scenario import build_scenario
 from medloop_services.replay.settings import ScenarioName
@@ -78,9 +81,15 @@ class Size:
     seed: int
 
 
-def scenario_of(dataset: Dataset) -> ScenarioName:
-    """Return what a data set can show beside corruptions: a new class, where two others are left."""
-    return ScenarioName.NEW_CLASS if len(dataset.class_names) > 2 else ScenarioName.DATA_DRIFT
+def scenario_of(dataset: Dataset, model: Path | None) -> ScenarioName:
+    """Return what else than corruptions can change: a class may arrive where two are left without it.
+
+    Args:
+        dataset: the images.
+        model: a named one; if it knows every class, none can arrive.
+    """
+    knows_all = model is not None and _classes_of(model) == dataset.class_names
+    return ScenarioName.DATA_DRIFT if len(dataset.class_names) < 3 or knows_all else ScenarioName.NEW_CLASS
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,18 @@ class Monitoring:
             model: a package or its folder; unless given, the one that a stream of the data starts with.
             folder: for the artifact store.
             size: how much.
+
+        Raises:
+            DatasetError: the model has other classes than the images before a change.
         """
         stream = build_scenario(dataset, scenario)
         domains = stream.domains
         choice = choose_model(stream, model, tell)
+        if _classes_of(choice.model) != stream.classes_before:
+            raise DatasetError(
+                f"{choice.model} tells {', '.join(_classes_of(choice.model))} apart, but the images before a "
+                f"change show {', '.join(stream.classes_before)}; name the model that was trained on them"
+            )
         probe = Probe(choice.model, folder)
         splits = dict(image_pools(scenario, domains, size.corruptions, size.pool, size.seed))
         with bar("measuring images", sum(map(len, splits.values()))) as advance:
@@ -222,6 +239,11 @@ class Monitoring:
         """Return the clean images under other readers' labels, by the policy's name."""
         clean, split = self.pools[CLEAN], self.splits[CLEAN]
         return {name: replace(clean, read=policy(split)) for name, policy in policies.items()}
+
+
+def _classes_of(model: Path) -> tuple[str, ...]:
+    file = model / MODEL_FILE if model.is_dir() else model
+    return load_package(file, parts=("reference",)).architecture.classes
 
 
 def _tell_pool(dataset: Dataset, clean: Measured, domains: Domains) -> None:

@@ -91,7 +91,7 @@ class OnErrors:
 
 
 def image_peers(reference: Reference) -> list[Contender]:
-    """Return River's quick detectors of numbers: its defaults, confidences divided by the number of scalars."""
+    """Return River's quick detectors of numbers: its defaults, confidences shared among the scalars."""
     return [
         Contender("river ADWIN", OnScalars(reference, lambda scalars: ADWIN(delta=0.002 / scalars))),
         Contender("river PageHinkley", OnScalars(reference, lambda _: PageHinkley())),
