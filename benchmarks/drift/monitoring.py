@@ -24,6 +24,7 @@ from foreign_peers import LIBRARIES, foreign_peers
 from measured import Measured
 from medloop_model.checkpoint import load_package
 from medloop_schemas import Diagnosis
+from medloop_services.cli.progress import training_bar
 from medloop_services.model_choice import choose_model
 from medloop_services.pretraining import MODEL_FILE
 from medloop_services.replay.dataset import Dataset
@@ -128,7 +129,8 @@ class Monitoring:
         """
         stream = build_scenario(dataset, scenario)
         domains = stream.domains
-        choice = choose_model(stream, model, tell)
+        with training_bar() as progress:  # shown only where a model has to be trained
+            choice = choose_model(stream, model, tell, progress)
         if _classes_of(choice.model) != stream.classes_before:
             raise DatasetError(
                 f"{choice.model} tells {', '.join(_classes_of(choice.model))} apart, but the images before a "
