@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isinf
 from pathlib import Path
 
 import matplotlib as mpl
@@ -59,7 +60,7 @@ def _delays(results: Results, kind: Kind) -> Figure:
     axes.set_xscale("log")
     axes.set_yticks(range(len(conditions)), conditions)
     axes.invert_yaxis()
-    axes.set_xlabel(f"median delay, images ({CHANGED_IMAGES + 1}: missed), {kind} streams")
+    axes.set_xlabel(f"median delay, images ({CHANGED_IMAGES + 1}: missed or always early), {kind} streams")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
@@ -73,8 +74,10 @@ def _run_lengths(results: Results, images: int) -> Figure:
         axes: Axes = grid[detectors.index(row.detector)][list(Kind).index(row.stream)]
         lengths = [images if alarm is None else alarm for alarm in row.first_alarms]
         axes.hist(lengths, bins=np.linspace(0, images, 21).tolist())
-        goal = "" if row.run_length.mean >= IMAGES_PER_FALSE_ALARM else ", too few"
-        axes.set_title(f"{row.detector}, {row.stream}: {row.run_length.mean:,.0f} an alarm{goal}", fontsize=8)
+        mean = row.run_length.mean
+        said = "none" if isinf(mean) else f"{mean:,.0f} images an alarm"
+        goal = "" if mean >= IMAGES_PER_FALSE_ALARM else ", MISSED"
+        axes.set_title(f"{row.detector}, {row.stream}: {said}{goal}", fontsize=8)
         axes.tick_params(labelsize=7)
     for axes in grid[-1]:
         axes.set_xlabel(f"images until the first alarm; {images:,}: none", fontsize=8)

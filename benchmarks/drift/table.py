@@ -39,6 +39,8 @@ def _delays(rows: list[Noticed], kind: Kind) -> Iterator[str]:
         f"within {CHANGED_IMAGES:,}; e: % of streams that had alarmed before the change, not counted"
     )
     yield f"{'':20}" + "".join(f"{detector:>22}" for detector in detectors)
+    shown = {row.detector: row.delays.streams for row in rows}
+    yield f"{'streams a row':20}" + "".join(f"{shown[detector]:>22}" for detector in detectors)
     for condition in dict.fromkeys(row.condition for row in rows):
         texts = [_cell(cells[condition, detector]) for detector in detectors]
         mild = "" if cells[condition, detectors[0]].mild else " *"
