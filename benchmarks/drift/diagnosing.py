@@ -136,7 +136,7 @@ def confusion(
     for number in range(scenarios):
         random = np.random.default_rng((seed, number))
         cause = list(causes)[number % len(causes)]
-        condition = causes[cause][random.integers(len(causes[cause]))]
+        condition = causes[cause][int(random.integers(len(causes[cause])))]
         start = int(random.integers(*STARTS))
         stream = changing(pools, condition, Kind.IID, clean=start, after=AFTER, random=random)
         diagnosis = site.diagnose(stream, start)

@@ -119,5 +119,6 @@ class Measured:
 
 
 def _event(images: list[ImageStatistics]) -> StatsMeasured:
-    # Not validated: images of several micro-batches, whose sequence numbers don't matter here.
-    return StatsMeasured.model_construct(images=tuple(images))
+    return StatsMeasured(
+        time=EPOCH, device_id="device", site_id="site", model_version="model", images=tuple(images)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
@@ -107,7 +107,7 @@ class Results:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Return every figure as a JSON object, the figure's kind under `figure`."""
-        named = {
+        named: dict[str, Sequence[Any]] = {
             "delay": self.noticed,
             "false alarms": self.false_alarms,
             "cost": self.costs,
