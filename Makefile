@@ -82,9 +82,14 @@ pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLO
 	$(MEDLOOP) pretrain --data $${MEDLOOP_DATA:?}/medmnist/pneumoniamnist.npz --seed 0 --name ward --out model/medloop_model/pretrained/pneumonia
 	$(MEDLOOP) pretrain --data phantom --seed 0 --name phantom --out model/medloop_model/pretrained/phantom
 
+# They want an older numpy than medloop's.
+DRIFT_PEERS := benchmarks/drift/.peers
+
 .PHONY: bench-peers
-bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime
+bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; alibi-detect and frouros apart
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
+	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
+	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt
 
 .PHONY: bench
 bench: bench-peers ## Benchmarks: each prints a ratio against a peer measured in the same run

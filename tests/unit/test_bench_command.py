@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from medloop_schemas import ConfigurationError
-from medloop_services.cli.models import bench
+from medloop_services.cli.models import BenchmarkFailed, bench
 
 
 @pytest.mark.slow
@@ -30,3 +30,9 @@ def test_without_a_gpu_the_figures_are_empty_and_it_says_why(tmp_path, capfd):
 def test_what_can_not_be_measured_is_refused(what, backend, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
         bench(what, backend=backend)
+
+
+def test_an_option_that_a_benchmark_does_not_have_is_refused_by_it(capfd):
+    with pytest.raises(BenchmarkFailed, match=r"bench_drift\.py failed with 2"):
+        bench("drift", ["--no-such-option"])
+    assert "--no-such-option" in capfd.readouterr().err

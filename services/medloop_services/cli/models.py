@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +37,8 @@ def register(app: typer.Typer) -> None:
     app.command()(pretrain)
     app.command()(evaluate)
     app.command()(kernels)
-    app.command()(bench)
+    # What the benchmark itself understands is passed on to it.
+    app.command(context_settings={"ignore_unknown_options": True})(bench)
 
 
 def pretrain(
@@ -199,6 +200,9 @@ def kernels(json: Json = None) -> None:
 
 def bench(
     what: Annotated[str, typer.Argument(help="kernels, stream, drift or learn.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="The benchmark's own options; `-- --help` lists them.")
+    ] = None,
     backend: Annotated[str, typer.Option("--backend", help="Of kernels: cpu or cuda.")] = "cpu",
     json: Json = None,
 ) -> None:
@@ -209,8 +213,14 @@ def bench(
     the machine says it, the joules that an image takes.
     `kernels --backend cuda` prints ratios to cuBLASLt's int8 and torch's float16 on this machine's GPU;
     without one it says what is missing, and there is no figure.
+    `drift` prints how soon changes of scanner, patients, readers and laboratory are noticed, images a false
+    alarm on independent and on correlated streams, what watching costs, and which causes are named, beside
+    River, alibi-detect and frouros on the same streams (`make bench-peers` installs the last two). It takes
+    --seed, --data, --model, --corruptions, --streams, --images, --scenarios, --shuffles, --pool, --peers and
+    --plots.
 
     Example: medloop bench kernels --json figures.json
+    Example: medloop bench drift --streams 60 --plots figures
     """
     if backend not in {"cpu", "cuda"}:
         raise ConfigurationError(f"--backend {backend}: choose cpu or cuda")
@@ -224,16 +234,17 @@ def bench(
         raise ConfigurationError(f"no benchmark of {what!r} here; there are: {', '.join(have) or 'none'}")
     if json is None:
         for file in files:
-            _run_benchmark(file)
+            _run_benchmark(file, options or ())
         return
-    lines = [line for file in files for line in _run_benchmark(file, "--json").splitlines()]
+    with_json = ["--json", *(options or ())]
+    lines = [line for file in files for line in _run_benchmark(file, with_json, read=True).splitlines()]
     write_json([loads(line) for line in lines], json)
 
 
-def _run_benchmark(file: Path, *options: str) -> str:
-    """Run one in a process of its own; with options, what it prints is returned and not shown."""
+def _run_benchmark(file: Path, options: Sequence[str], *, read: bool = False) -> str:
+    """Run one in a process of its own; where it is read, what it prints is returned and not shown."""
     command = [sys.executable, str(file), *options]
-    output = subprocess.PIPE if options else None
+    output = subprocess.PIPE if read else None
     finished = subprocess.run(command, check=False, text=True, stdout=output)
     if finished.returncode:
         raise BenchmarkFailed(f"{file.name} failed with {finished.returncode}: its errors are above")
