@@ -24,6 +24,7 @@ from medloop_schemas import (
 )
 from medloop_services.bus.broker import free_port
 from medloop_services.bus.dead_letters import list_dead_letters, replay_dead_letters, show_dead_letter
+from medloop_services.bus.faust_runner import FaustProcess
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
 from medloop_services.bus.outgoing import Outgoing, outgoing
@@ -32,7 +33,7 @@ from medloop_services.bus.runner import AnyService, ServiceProcess
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import from_records
-from medloop_services.bus.topic_names import state_topic
+from medloop_services.bus.topic_names import changelog_topic, state_topic
 from topic_reader import compacted, read_topic
 
 pytestmark = pytest.mark.integration
@@ -258,6 +259,30 @@ async def test_errors_in_a_row_stop_the_service_loudly(
     await sender.deliver(records([tally.image(name, i, study="bug") for i in range(3)]))
     async with asyncio.timeout(60):
         assert await process.run() == 1
+
+
+async def test_faust_finds_its_changelog_there_and_an_agent_that_fails_is_loud(
+    settings: BusSettings, sender: Sender, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FaustService(name, replace(tally.PROCESSOR, name=name))
+    partitions: list[int | None] = []
+    handle = FaustProcess._handle
+
+    async def handle_first(process: FaustProcess, event: Any) -> None:
+        partitions.append(process._app.consumer.topic_partitions(changelog_topic(name)))
+        if len(partitions) > 1:
+            raise RuntimeError("no table can be written")
+        await handle(process, event)
+
+    monkeypatch.setattr(FaustProcess, "_handle", handle_first)
+    process = ServiceProcess(service, settings)
+    await sender.deliver(records([tally.image(name, i) for i in range(2)]))
+    async with asyncio.timeout(60):
+        assert await process.run() == 1
+    assert partitions[0] == 4
+    monkeypatch.undo()
+    async with running(service, settings):
+        await labels_when(settings, name, 2)
 
 
 async def test_two_replicas_share_the_keys_and_take_over(

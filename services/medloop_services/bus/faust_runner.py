@@ -21,11 +21,9 @@ from medloop_services.bus.received import Received, receive
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import Kept
-from medloop_services.bus.topic_names import consumer_group
+from medloop_services.bus.topic_names import FAUST_TABLE, consumer_group
 
 log = structlog.get_logger()
-
-TABLE = "states"
 
 
 class FaustProcess:
@@ -72,7 +70,9 @@ class FaustProcess:
             stream_wait_empty=False,
             logging_config=None,
         )
-        self._table = self._app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=topic.partitions)
+        self._table = self._app.Table(
+            FAUST_TABLE, key_type=bytes, value_type=bytes, partitions=topic.partitions
+        )
         stream = self._app.topic(
             topic.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
@@ -83,6 +83,7 @@ class FaustProcess:
 
         Raises:
             TooManyErrors: unexpected errors came one after the other.
+            Exception: whatever else the agent failed with, which a restart may mend.
         """
         self._health.block("faust", "Faust is starting and reading its table back")
         await self._app.start()
@@ -110,7 +111,9 @@ class FaustProcess:
         async for event in stream.events():
             try:
                 await self._handle(event)
-            except TooManyErrors as error:
+            except Exception as error:
+                # Faust would start the agent anew and go on without this event; a restart reads it again.
+                log.exception("an event could not be handled", processor=self._processor.name)
                 if not self._failed.done():
                     self._failed.set_exception(error)
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
@@ -30,11 +30,13 @@ def registry_topics(replication: int = 1) -> list[NewTopic]:
     return wanted
 
 
-def state_topics(processors: Iterable[Processor], replication: int = 1) -> list[NewTopic]:
+def state_topics(
+    processors: Iterable[Processor], replication: int = 1, named: Callable[[str], str] = state_topic
+) -> list[NewTopic]:
     """Return the state topics of the keyed processors: co-partitioned with their inputs, compacted."""
     return [
         NewTopic(
-            state_topic(processor.name),
+            named(processor.name),
             partitions_of(processor.inputs),
             replication,
             topic_configs={
@@ -61,14 +63,21 @@ def partitions_of(inputs: Sequence[type[Event]]) -> int:
     return next(iter(counts.values()))
 
 
-async def ensure_topics(settings: BusSettings, processors: Sequence[Processor] = ()) -> None:
+async def ensure_topics(
+    settings: BusSettings, processors: Sequence[Processor] = (), named: Callable[[str], str] = state_topic
+) -> None:
     """Create what is missing, leave what exists, and verify the partition counts.
+
+    Args:
+        settings: how to reach the broker.
+        processors: whose states need topics too.
+        named: a processor's name → its state topic's.
 
     Raises:
         ConfigurationError: an existing topic has another number of partitions.
         KafkaError: the broker is away, or has not caught up; call again.
     """
-    wanted = registry_topics(settings.replication) + state_topics(processors, settings.replication)
+    wanted = registry_topics(settings.replication) + state_topics(processors, settings.replication, named)
     admin = AIOKafkaAdminClient(**client_arguments(settings))
     await admin.start()
     try:
