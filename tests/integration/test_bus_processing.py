@@ -321,7 +321,9 @@ async def test_events_that_arrive_while_replicas_come_and_go_do_not_stop_the_gro
                 await labels_when(settings, name, 8 * sent)
         over.set()
         await sending
-        await labels_when(settings, name, 8 * sent)
+        labels = await labels_when(settings, name, 8 * sent)
+    everything = {(f"{name}-{device}", sequence) for device in range(8) for sequence in range(sent)}
+    assert {(label.device_id, label.sequence) for label in labels} == everything
 
 
 def test_a_taken_health_port_is_said(settings: BusSettings, broker: Any) -> None:

@@ -31,8 +31,7 @@ from medloop_services.bus.outgoing import outgoing
 from medloop_services.bus.processor import Service
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
-from medloop_services.bus.topic_names import changelog_topic, state_topic
-from medloop_services.bus.topics import ensure_topics
+from medloop_services.bus.topics import changelog_topics, ensure_topics, state_topics
 
 log = structlog.get_logger()
 
@@ -135,9 +134,9 @@ class ServiceProcess:
     async def _work(self) -> None:
         self._health.block("start", "making sure that the topics exist")
         processors = self._service.processors
-        # Faust too finds its topic there: one that it had only just made it may not see, nor look for again.
-        named = changelog_topic if isinstance(self._service, FaustService) else state_topic
-        if not await self._patiently(lambda: ensure_topics(self._settings, processors, named)):
+        topics = changelog_topics if isinstance(self._service, FaustService) else state_topics
+        own = topics(processors, self._settings.replication)
+        if not await self._patiently(lambda: ensure_topics(self._settings, own)):
             return
         if isinstance(self._service, FaustService):
             await self._work_on_faust(self._service)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
@@ -12,7 +13,7 @@ from medloop_schemas import TOPICS, ConfigurationError, Event, topic_of
 from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.processor import KeyedProcessor, Processor
 from medloop_services.bus.settings import BusSettings
-from medloop_services.bus.topic_names import state_topic
+from medloop_services.bus.topic_names import changelog_topic, state_topic
 
 MAX_STATE_BYTES = 16 * 1024 * 1024
 SEGMENT_BYTES = 32 * 1024 * 1024
@@ -30,25 +31,33 @@ def registry_topics(replication: int = 1) -> list[NewTopic]:
     return wanted
 
 
-def state_topics(
-    processors: Iterable[Processor], replication: int = 1, named: Callable[[str], str] = state_topic
-) -> list[NewTopic]:
+def state_topics(processors: Iterable[Processor], replication: int = 1) -> list[NewTopic]:
     """Return the state topics of the keyed processors: co-partitioned with their inputs, compacted."""
-    return [
-        NewTopic(
-            named(processor.name),
-            partitions_of(processor.inputs),
-            replication,
-            topic_configs={
-                "cleanup.policy": "compact",
-                "max.message.bytes": str(MAX_STATE_BYTES),
-                # The active segment is never compacted; small ones keep a restore short.
-                "segment.bytes": str(SEGMENT_BYTES),
-            },
-        )
-        for processor in processors
-        if isinstance(processor, KeyedProcessor)
-    ]
+    more = {
+        "max.message.bytes": str(MAX_STATE_BYTES),
+        # The active segment is never compacted; small ones keep a restore short.
+        "segment.bytes": str(SEGMENT_BYTES),
+    }
+    return [_compacted(state_topic(each.name), each, replication, more) for each in _keyed(processors)]
+
+
+def changelog_topics(processors: Iterable[Processor], replication: int = 1) -> list[NewTopic]:
+    """Return the changelogs of processors that Faust hosts, as Faust itself would make them.
+
+    One that Faust had only just made it may not see, nor look for again.
+    """
+    return [_compacted(changelog_topic(each.name), each, replication) for each in _keyed(processors)]
+
+
+def _keyed(processors: Iterable[Processor]) -> list[KeyedProcessor[Any]]:
+    return [processor for processor in processors if isinstance(processor, KeyedProcessor)]
+
+
+def _compacted(
+    name: str, processor: KeyedProcessor[Any], replication: int, more: Mapping[str, str] | None = None
+) -> NewTopic:
+    configs = {"cleanup.policy": "compact", **(more or {})}
+    return NewTopic(name, partitions_of(processor.inputs), replication, topic_configs=configs)
 
 
 def partitions_of(inputs: Sequence[type[Event]]) -> int:
@@ -63,21 +72,18 @@ def partitions_of(inputs: Sequence[type[Event]]) -> int:
     return next(iter(counts.values()))
 
 
-async def ensure_topics(
-    settings: BusSettings, processors: Sequence[Processor] = (), named: Callable[[str], str] = state_topic
-) -> None:
+async def ensure_topics(settings: BusSettings, own: Sequence[NewTopic] = ()) -> None:
     """Create what is missing, leave what exists, and verify the partition counts.
 
     Args:
         settings: how to reach the broker.
-        processors: whose states need topics too.
-        named: a processor's name → its state topic's.
+        own: topics beside the registry's, such as `state_topics`.
 
     Raises:
         ConfigurationError: an existing topic has another number of partitions.
         KafkaError: the broker is away, or has not caught up; call again.
     """
-    wanted = registry_topics(settings.replication) + state_topics(processors, settings.replication, named)
+    wanted = registry_topics(settings.replication) + list(own)
     admin = AIOKafkaAdminClient(**client_arguments(settings))
     await admin.start()
     try:
