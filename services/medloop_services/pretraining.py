@@ -17,6 +17,7 @@ from medloop_model.training.pretraining import PretrainSettings, predict, pretra
 
 from medloop_services.replay.split import Split
 from medloop_services.report.evaluation import Evaluation, evaluate, score, softmax
+from medloop_services.ternary import Ternary
 
 Progress = Callable[[str, int, int, float], None]
 
@@ -35,7 +36,7 @@ class Home:
         training: images to train on.
         validation: images that the monitoring reference is measured on.
         test: images that only report.
-        all_ternary: whether patch embedding, positions, head and norms are ternary too.
+        ternary: which weights are.
     """
 
     data: str
@@ -44,14 +45,16 @@ class Home:
     training: Split
     validation: Split
     test: Split
-    all_ternary: bool = False
+    ternary: Ternary = Ternary.ATTENTION
 
     @property
     def architecture(self) -> Architecture:
         """The `ward` network for these images."""
         images = self.training.images
         architecture = ward(int(images.shape[1]), 1 if images.ndim == 3 else 3, self.class_names)
-        return architecture.all_ternary() if self.all_ternary else architecture
+        if self.ternary is Ternary.ALL:
+            return architecture.all_ternary()
+        return replace(architecture, ternary_attention=self.ternary is Ternary.ATTENTION)
 
 
 @dataclass(frozen=True, slots=True)

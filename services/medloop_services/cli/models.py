@@ -17,6 +17,7 @@ from rich.table import Table
 
 from medloop_services.cli.options import Data, Json, Seed, print_rows, tell, write_json
 from medloop_services.cli.progress import training_bar
+from medloop_services.ternary import Ternary
 
 if TYPE_CHECKING:
     from medloop_services.pretraining import ModelFiles
@@ -48,10 +49,13 @@ def pretrain(
     name: Annotated[str, typer.Option("--name", help="First part of the model's version.")] = "ward",
     teacher_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the teacher.")] = None,
     student_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the student.")] = None,
-    all_ternary: Annotated[
-        bool,
-        typer.Option("--all-ternary", help="Patch embedding, positions, head and norms are ternary too."),
-    ] = False,
+    ternary: Annotated[
+        Ternary,
+        typer.Option(
+            help="Ternary weights: the MLPs' (as published), the attention's too, or all: patch embedding, "
+            "positions, head and norms too."
+        ),
+    ] = Ternary.ATTENTION,
     features: Annotated[
         float | None,
         typer.Option(min=0, help="Weight of the teacher's last tokens beside its logits, for the student."),
@@ -82,7 +86,7 @@ def pretrain(
     settings = PretrainSettings(seed=seed, **chosen)
     options = [f"--seed {seed} --name {name}"]
     options += [f"--{key.replace('_', '-')} {value}" for key, value in chosen.items()]
-    options += ["--all-ternary"] * all_ternary
+    options += [f"--ternary {ternary}"] * (ternary is not Ternary.ATTENTION)
 
     def command_of(file: str) -> str:
         return f"medloop pretrain --data {file} {' '.join(options)}"
@@ -95,7 +99,7 @@ def pretrain(
             training=dataset.divide().training,
             validation=dataset.validation,
             test=dataset.test,
-            all_ternary=all_ternary,
+            ternary=ternary,
         )
         with training_bar() as progress:
             return pretrain_model(
