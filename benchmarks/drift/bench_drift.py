@@ -22,12 +22,12 @@ from tempfile import TemporaryDirectory
 import structlog
 from goals import judged
 from medloop_schemas import MedloopError
+from medloop_services.cli.options import tell
 from medloop_services.replay.corruption import CORRUPTIONS
 from medloop_services.replay.dataset import load_dataset
 from medloop_services.replay.errors import DatasetError
 from monitoring import PEERS, Monitoring, Size, scenario_of
 from plots import draw
-from progress import tell
 from results import Results
 from site_change import measure_site_change
 from table import lines

@@ -10,7 +10,7 @@ import numpy as np
 from goals import IMAGES_PER_FALSE_ALARM
 from measured import FloatArray, Measured
 from medloop_model.statistics import Reference
-from progress import tell
+from medloop_services.cli.options import tell
 from river_peers import DataLayer
 from watching import Contender
 

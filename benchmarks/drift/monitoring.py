@@ -24,6 +24,7 @@ from foreign_peers import LIBRARIES, foreign_peers
 from measured import Measured
 from medloop_model.checkpoint import load_package
 from medloop_schemas import Diagnosis
+from medloop_services.cli.options import tell
 from medloop_services.cli.progress import training_bar
 from medloop_services.model_choice import choose_model
 from medloop_services.pretraining import MODEL_FILE
@@ -36,7 +37,7 @@ from medloop_services.replay.settings import ScenarioName
 from medloop_services.replay.split import Split
 from ours import LABELS, PANEL, LabelPanel, image_detectors
 from probe import Probe
-from progress import bar, tell
+from progress import bar
 from results import Results
 from river_peers import image_peers, kswin_peer, label_peers
 from streams import Kind

@@ -1,18 +1,12 @@
-"""Says on standard error what is being done, and how long it will take."""
+"""Shows on standard error how long something will take."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-
-def tell(line: str) -> None:
-    """Say one line."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

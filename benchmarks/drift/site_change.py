@@ -9,10 +9,11 @@ from conditions import image_conditions
 from experiment import CHANGED_IMAGES, CLEAN_IMAGES
 from goals import SITE_CHANGE_DELAY
 from medloop_services.bus.context import load_settings
+from medloop_services.cli.options import tell
 from medloop_services.replay.dataset import DEFAULT_FILES, DataSettings, load_dataset
 from medloop_services.replay.settings import ScenarioName
 from monitoring import Monitoring, Size
-from progress import bar, tell
+from progress import bar
 from results import Results, SiteChange
 from streams import Kind
 from summary import delays
