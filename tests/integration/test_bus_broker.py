@@ -14,9 +14,11 @@ import pytest
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from medloop_services.bus.broker import EmbeddedBroker
+# A shell that starts its tests in the background has them ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 broker = EmbeddedBroker(Path(sys.argv[1]))
 broker.start()
 print(broker.pid, flush=True)
