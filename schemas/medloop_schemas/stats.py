@@ -20,6 +20,9 @@ class ImageStatistics(Body):
     decision: dict[str, float] = Field(description="entropy, margin, energy, inconsistency, …")
     activation: dict[str, float] = Field(description="per block: block0.mean, block0.saturated, …")
     embedding: tuple[float, ...] = Field(min_length=1)
+    probabilities: tuple[float, ...] = Field(
+        default=(), description="the model's answer, a value a class; empty from before it was sent"
+    )
 
 
 class StatsMeasured(Event):

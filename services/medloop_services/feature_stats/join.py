@@ -71,6 +71,7 @@ def measured(event: PredictionMade) -> MeasuredPrediction:
         decision=_only_row(decision_statistics(logits, augmented)),
         activation=_only_row(activation_statistics(blocks)),
         embedding=event.embedding,
+        probabilities=event.probabilities,
     )
     return MeasuredPrediction(
         site_id=event.site_id, model_version=event.model_version, time=event.time, statistics=statistics
