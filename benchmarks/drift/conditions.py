@@ -20,6 +20,18 @@ MILD_SEVERITIES = (1, 2)
 REFERENCE_SEVERITIES = (3, 5)
 """Of a corruption: shown beside the mild ones, counted in no goal."""
 
+UNSEEN_CORRUPTIONS = (
+    "speckle-noise",
+    "shot-noise",
+    "dead-pixels",
+    "pixelate",
+    "motion-blur",
+    "vignette",
+    "banding",
+    "collimation",
+)
+"""Chosen, with their severities, before the detectors were designed, which has never looked at them."""
+
 PRIOR_BEFORE = 0.15
 PRIORS_AFTER = (0.30, 0.50)
 """Share of the last class, before and after the patients change."""

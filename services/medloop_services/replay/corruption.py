@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import convolve1d, gaussian_filter
 
 from medloop_services.replay.errors import DatasetError
 from medloop_services.replay.split import Pixels
@@ -67,6 +67,65 @@ def jpeg(x: Intensity, quality: float, _: np.random.Generator) -> Intensity:
     return compressed.astype(np.float32) / np.float32(255)
 
 
+def speckled(x: Intensity, deviation: float, generator: np.random.Generator) -> Intensity:
+    """Multiply by Gaussian noise around 1, as coherent imaging does: brighter places are noisier."""
+    noise: Intensity = generator.standard_normal(x.shape, dtype=np.float32)
+    return x * (1 + np.float32(deviation) * noise)
+
+
+def counted(x: Intensity, photons: float, generator: np.random.Generator) -> Intensity:
+    """Count photons, so many for white: Poisson noise, as at a lower dose."""
+    counts = generator.poisson(np.clip(x, 0, 1) * photons).astype(np.float32)
+    return counts / np.float32(photons)
+
+
+def with_dead_pixels(x: Intensity, share: float, generator: np.random.Generator) -> Intensity:
+    """Set a share of the pixels to black or white, every image's own."""
+    chance = generator.random(x.shape[:3] + (1,) * (x.ndim - 3), dtype=np.float32)
+    black, white = chance < share / 2, chance > 1 - share / 2
+    changed: Intensity = np.where(white, np.float32(1), np.where(black, np.float32(0), x))
+    return changed
+
+
+def pixelated(x: Intensity, factor: float, _: np.random.Generator) -> Intensity:
+    """Sample each image at so much of its sides, and show it at the old size."""
+    small = max(2, round(factor * x.shape[1])), max(2, round(factor * x.shape[2]))
+    coarse = np.stack([_resized(_resized(image, small), image.shape[:2]) for image in _as_bytes(x)])
+    return coarse.astype(np.float32) / np.float32(255)
+
+
+def moved(x: Intensity, pixels: float, _: np.random.Generator) -> Intensity:
+    """Smear along the rows over so many pixels of a 28-pixel image: a patient who breathes."""
+    length = pixels * x.shape[2] / 28
+    either_side = int(np.ceil((length - 1) / 2))
+    weights = np.ones(2 * either_side + 1)
+    weights[[0, -1]] = (length - (2 * either_side - 1)) / 2  # what is left of the length for the outermost
+    smeared: Intensity = convolve1d(x, weights / length, axis=2)
+    return smeared
+
+
+def vignetted(x: Intensity, loss: float, _: np.random.Generator) -> Intensity:
+    """Darken towards the corners, by so much of the light there."""
+    rows, columns = (np.linspace(-1, 1, side, dtype=np.float32) for side in x.shape[1:3])
+    distance = (rows[:, np.newaxis] ** 2 + columns**2) / 2
+    kept = (1 - np.float32(loss) * distance).astype(np.float32)
+    return x * kept.reshape(1, *x.shape[1:3], *(1,) * (x.ndim - 3))
+
+
+def banded(x: Intensity, deviation: float, generator: np.random.Generator) -> Intensity:
+    """Give every row of the detector a gain of its own, the same in all images."""
+    gain: Intensity = 1 + np.float32(deviation) * generator.standard_normal(x.shape[1], dtype=np.float32)
+    return x * gain.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def collimated(x: Intensity, share: float, _: np.random.Generator) -> Intensity:
+    """Cover so much of each side in black, as a collimator set too narrow does."""
+    rows, columns = (max(1, round(share * side)) for side in x.shape[1:3])
+    covered = np.zeros_like(x)
+    covered[:, rows:-rows, columns:-columns] = x[:, rows:-rows, columns:-columns]
+    return covered
+
+
 @dataclass(frozen=True, slots=True)
 class ScannerChange:
     """What another scanner does: a tone curve, less contrast, more light, more noise."""
@@ -111,6 +170,14 @@ CORRUPTIONS: Mapping[str, Corruption] = {
             ScannerChange(gamma=2.6, contrast=0.30, noise=0.14),
         ),
     ),
+    "speckle-noise": Corruption(speckled, (0.10, 0.15, 0.25, 0.40, 0.60)),
+    "shot-noise": Corruption(counted, (250, 120, 60, 30, 15)),
+    "dead-pixels": Corruption(with_dead_pixels, (0.01, 0.02, 0.05, 0.10, 0.20)),
+    "pixelate": Corruption(pixelated, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "motion-blur": Corruption(moved, (2, 3, 4, 5, 7)),
+    "vignette": Corruption(vignetted, (0.10, 0.20, 0.30, 0.45, 0.60)),
+    "banding": Corruption(banded, (0.03, 0.06, 0.10, 0.15, 0.25)),
+    "collimation": Corruption(collimated, (0.04, 0.08, 0.12, 0.16, 0.25)),
 }
 
 
@@ -142,6 +209,11 @@ def corrupt(images: Pixels, name: str, severity: int, seed: int | tuple[int, ...
 def _as_bytes(x: Intensity) -> Pixels:
     pixels: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
     return pixels
+
+
+def _resized(image: Pixels, sides: tuple[int, ...]) -> Pixels:
+    rows, columns = sides
+    return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
 
 
 def _compressed(image: Pixels, quality: int) -> Pixels:
