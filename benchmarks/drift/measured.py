@@ -1,6 +1,6 @@
 """Statistics of images, measured once, from which any number of streams is then drawn.
 
-Shapes: n images, k scalars, d embedding width, p components.
+Shapes: n images, k scalars, d embedding width, p components, c classes of the model.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 import numpy as np
-from medloop_schemas import ImageStatistics, StatsMeasured
+from medloop_schemas import ImageStatistics
 from medloop_services.drift_detection.baseline import Baseline
-from medloop_services.drift_detection.detectors.detector import Batch
+from medloop_services.drift_detection.detectors.detector import Images
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-STANDARDISED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Measured:
         scalars: (n, k) raw values, columns as in the baseline.
         embedding: (n, d).
         scores, features: (n, k) and (n, p), both standardised by the model's baseline.
-        predicted: (n,) the model's class.
+        probabilities: (n, c) the model's answers.
         labels: (n,) class of the image, by which streams are drawn.
         read: (n,) class that its reader names: another one once the readers have changed their minds.
     """
@@ -38,7 +37,7 @@ class Measured:
     embedding: FloatArray
     scores: FloatArray
     features: FloatArray
-    predicted: Index
+    probabilities: FloatArray
     labels: Index
     read: Index
 
@@ -51,21 +50,27 @@ class Measured:
             labels: (n,).
             baseline: of the model that was measured.
         """
-        batches = [
-            baseline.batch(_event(images[start : start + STANDARDISED_AT_ONCE]))
-            for start in range(0, len(images), STANDARDISED_AT_ONCE)
-        ]
         layers = [{"data": i.data, "decision": i.decision, "activation": i.activation} for i in images]
-        names = baseline.scalars.split_names
+        names = baseline.scalars.parts
+        scalars = np.array([[layer[first][rest] for first, rest in names] for layer in layers])
+        embedding = np.array([image.embedding for image in images])
+        probabilities = np.array([image.probabilities for image in images])
+        standardised = baseline.standardised(scalars, embedding, probabilities)
         return cls(
-            scalars=np.array([[layer[first][rest] for first, rest in names] for layer in layers]),
-            embedding=np.array([image.embedding for image in images]),
-            scores=np.concatenate([batch.scores for batch in batches]),
-            features=np.concatenate([batch.features for batch in batches]),
-            predicted=np.array([image.predicted_class for image in images]),
+            scalars=scalars,
+            embedding=embedding,
+            scores=standardised.scores[0],
+            features=standardised.features[0],
+            probabilities=probabilities,
             labels=labels,
             read=labels,
         )
+
+    @property
+    def predicted(self) -> Index:
+        """The model's class of each image, (n,)."""
+        predicted: Index = self.probabilities.argmax(1)
+        return predicted
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,10 +88,9 @@ class Measured:
             }
         )
 
-    def batch(self, first_sequence: int = 0) -> Batch:
+    def as_images(self) -> Images:
         """Return the images as one micro-batch of drift_detection."""
-        sequences = tuple(range(first_sequence, first_sequence + len(self)))
-        return Batch(sequences, self.scores, self.features)
+        return Images(self.scores[np.newaxis], self.features[np.newaxis], self.probabilities[np.newaxis])
 
     def statistics(self, baseline: Baseline, sequences: list[int]) -> list[ImageStatistics]:
         """Return the images as feature_stats wrote them.
@@ -96,11 +100,15 @@ class Measured:
             sequences: one an image.
         """
         rows = zip(
-            sequences, self.scalars.tolist(), self.embedding.tolist(), self.predicted.tolist(), strict=True
+            sequences,
+            self.scalars.tolist(),
+            self.embedding.tolist(),
+            self.probabilities.tolist(),
+            strict=True,
         )
-        names = baseline.scalars.split_names
+        names = baseline.scalars.parts
         images = []
-        for sequence, values, embedding, predicted in rows:
+        for sequence, values, embedding, probabilities in rows:
             layers: dict[str, dict[str, float]] = {"data": {}, "decision": {}, "activation": {}}
             for (layer, name), value in zip(names, values, strict=True):
                 layers[layer][name] = value
@@ -108,17 +116,12 @@ class Measured:
                 ImageStatistics(
                     image_id=f"image-{sequence}",
                     sequence=sequence,
-                    predicted_class=predicted,
+                    predicted_class=int(np.argmax(probabilities)),
                     data=layers["data"],
                     decision=layers["decision"],
                     activation=layers["activation"],
                     embedding=tuple(embedding),
+                    probabilities=tuple(probabilities),
                 )
             )
         return images
-
-
-def _event(images: list[ImageStatistics]) -> StatsMeasured:
-    return StatsMeasured(
-        time=EPOCH, device_id="device", site_id="site", model_version="model", images=tuple(images)
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from measured import Measured
 from medloop_schemas import DetectorReading
@@ -19,20 +19,20 @@ class OneOfPanel:
     """One image detector of a panel, at the threshold that it has there.
 
     Args:
-        detector: with its calibration.
+        panel: with its calibration.
+        detector: one of its.
     """
 
-    def __init__(self, detector: Detector[Any]) -> None:
-        self._detector = detector
+    def __init__(self, panel: Panel, detector: Detector) -> None:
+        self._alone = replace(panel, detectors=(detector,))
         self.reset()
 
     def reset(self) -> None:
-        self.state, self._seen = self._detector.initial(), 0
+        self.state = self._alone.initial()
 
     def update(self, rows: Measured) -> bool:
-        self.state = self._detector.update(self.state, rows.batch(self._seen))
-        self._seen += len(rows)
-        return alarmed(self._detector.readings(self.state))
+        self.state = self._alone.after(self.state, rows.as_images(), self.state.images_seen + len(rows) - 1)
+        return alarmed(self._alone.readings(self.state))
 
 
 class LabelPanel:
@@ -59,10 +59,7 @@ class LabelPanel:
 
 def image_detectors(panel: Panel) -> dict[str, OneOfPanel]:
     """Return a panel's image detectors by name; the panel alarms when the first of them does."""
-    return {
-        f"medloop {detector.name}": OneOfPanel(detector)
-        for detector in (panel.cusum, panel.ks, panel.mmd, panel.adwin)
-    }
+    return {f"medloop {detector.name}": OneOfPanel(panel, detector) for detector in panel.detectors}
 
 
 def alarmed(readings: Sequence[DetectorReading]) -> bool:

@@ -1,12 +1,13 @@
 """The reference: what all four layers look like before anything drifts. It travels in the package.
 
-Shapes: n reference images, m of them with embeddings, d embedding width, k classes.
+Shapes: n reference images, d embedding width, k classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,6 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 REFERENCE_IMAGES = 512
-EMBEDDING_IMAGES = 256
 BATCH = 64
 LAYERS = ("data", "decision", "activation")
 _SCALAR = "scalar."
@@ -60,17 +60,29 @@ class Reference:
 
     Attributes:
         scalars: `layer.statistic`, such as `data.noise` → float32 (n,), of the layers in `LAYERS`.
-        embedding: float32 (m, d), the first m images' embeddings.
-        predicted: int64 (n,), the model's class of each image.
-        wrong: bool (n,), whether the reader disagrees.
-        class_mix: float32 (k,), share of each predicted class.
+        embedding: float32 (n, d).
+        probabilities: float32 (n, k), the model's answers.
+        labels: int64 (n,), the readers' classes; one that the model does not have is k or higher.
+        studies: int64 (n,): images of one study share a number, and depend on each other.
     """
 
     scalars: Mapping[str, FloatArray]
     embedding: FloatArray
-    predicted: IntArray
-    wrong: NDArray[np.bool_]
-    class_mix: FloatArray
+    probabilities: FloatArray
+    labels: IntArray
+    studies: IntArray
+
+    @cached_property
+    def predicted(self) -> IntArray:
+        """The model's class of each image, int64 (n,)."""
+        predicted: IntArray = self.probabilities.argmax(1)
+        return predicted
+
+    @cached_property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Whether the reader disagrees with the model, bool (n,)."""
+        wrong: NDArray[np.bool_] = self.predicted != self.labels
+        return wrong
 
     @property
     def error_rate(self) -> float:
@@ -93,10 +105,20 @@ class Reference:
         }
         return tensors | {
             "embedding": self.embedding.astype(np.float32),
-            "predicted": self.predicted.astype(np.int32),
-            "wrong": self.wrong.astype(np.uint8),
-            "class_mix": self.class_mix.astype(np.float32),
+            "probabilities": self.probabilities.astype(np.float32),
+            "labels": self.labels.astype(np.int32),
+            "studies": self.studies.astype(np.int32),
         }
+
+    def select(self, rows: IntArray) -> Reference:
+        """Return the reference that some of the images make, in that order; a row may come more than once."""
+        return Reference(
+            scalars={name: values[rows] for name, values in self.scalars.items()},
+            embedding=self.embedding[rows],
+            probabilities=self.probabilities[rows],
+            labels=self.labels[rows],
+            studies=self.studies[rows],
+        )
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> Reference:
@@ -105,7 +127,7 @@ class Reference:
         Raises:
             ValueError: a tensor is missing, or they disagree on the number of images.
         """
-        missing = {"embedding", "predicted", "wrong", "class_mix"} - set(tensors)
+        missing = {"embedding", "probabilities", "labels", "studies"} - set(tensors)
         scalars = {
             name.removeprefix(_SCALAR): np.asarray(values, np.float32)
             for name, values in tensors.items()
@@ -116,16 +138,18 @@ class Reference:
                 f"the package has no complete monitoring reference (missing: "
                 f"{', '.join(sorted(missing)) or 'scalars'}); make it with measure_reference"
             )
-        predicted = np.asarray(tensors["predicted"], np.int64)
-        if {len(values) for values in scalars.values()} != {len(predicted)}:
-            raise ValueError("the monitoring reference's scalars and predictions differ in length")
-        return cls(
+        reference = cls(
             scalars=scalars,
             embedding=np.asarray(tensors["embedding"], np.float32),
-            predicted=predicted,
-            wrong=np.asarray(tensors["wrong"]).astype(np.bool_),
-            class_mix=np.asarray(tensors["class_mix"], np.float32),
+            probabilities=np.asarray(tensors["probabilities"], np.float32),
+            labels=np.asarray(tensors["labels"], np.int64),
+            studies=np.asarray(tensors["studies"], np.int64),
         )
+        lengths = {len(values) for values in scalars.values()}
+        lengths |= {len(reference.embedding), len(reference.probabilities), len(reference.studies)}
+        if lengths != {len(reference.labels)}:
+            raise ValueError("the monitoring reference's arrays differ in their number of images")
+        return reference
 
 
 def measure_reference(
@@ -133,6 +157,7 @@ def measure_reference(
     images: NDArray[np.uint8],
     labels: NDArray[np.integer],
     seed: int = 0,
+    studies: NDArray[np.integer] | None = None,
 ) -> Reference:
     """Measure a model on images that it was not trained on.
 
@@ -141,6 +166,7 @@ def measure_reference(
         images: uint8 (N, H, W) or (N, H, W, C); at most 512 are drawn, without replacement.
         labels: (N,) class indices; one that the model does not have counts as wrong.
         seed: of the draw.
+        studies: (N,), a number that images of one study share; unless given, each is a study of its own.
 
     Raises:
         ValueError: no images, or not one label an image.
@@ -151,13 +177,12 @@ def measure_reference(
         )
     drawn = np.random.default_rng(seed).permutation(len(images))[:REFERENCE_IMAGES]
     rows = [_measure(engine, images[part]) for part in _batches(drawn)]
-    predicted = np.concatenate([row.predicted for row in rows])
     return Reference(
         scalars={name: np.concatenate([row.scalars[name] for row in rows]) for name in rows[0].scalars},
-        embedding=np.concatenate([row.embedding for row in rows])[:EMBEDDING_IMAGES],
-        predicted=predicted,
-        wrong=predicted != np.asarray(labels).reshape(-1)[drawn],
-        class_mix=(np.bincount(predicted, minlength=len(engine.classes)) / len(predicted)).astype(np.float32),
+        embedding=np.concatenate([row.embedding for row in rows]),
+        probabilities=np.concatenate([row.probabilities for row in rows]),
+        labels=np.asarray(labels).reshape(-1)[drawn].astype(np.int64),
+        studies=(np.arange(len(images)) if studies is None else np.asarray(studies, np.int64))[drawn],
     )
 
 
@@ -165,7 +190,7 @@ def measure_reference(
 class _Rows:
     scalars: Mapping[str, FloatArray]
     embedding: FloatArray
-    predicted: IntArray
+    probabilities: FloatArray
 
 
 def _batches(indices: IntArray) -> Sequence[IntArray]:
@@ -187,5 +212,5 @@ def _measure(engine: ReferenceEngine, images: NDArray[np.uint8]) -> _Rows:
             for name, values in layer_values.items()
         },
         embedding=output.embedding,
-        predicted=output.logits.argmax(1).astype(np.int64),
+        probabilities=softmax(output.logits),
     )

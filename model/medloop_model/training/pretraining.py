@@ -50,8 +50,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 STAGES = ("teacher", "student")
 STAGE_SUFFIX = ".progress.safetensors"
 
-RECIPE = 2
-"""Raised when the same images and settings begin to train another model: caches of models go by it."""
+RECIPE = 3
+"""Raised when the same images and settings begin to make another package: caches of models go by it."""
 
 SLIDE_STRENGTH = 0.5
 """Of the augmentation of slides, whose bounds are wide: at full strength a few hundred steps are too few."""

@@ -122,5 +122,5 @@ def _signal(state: DetectionState, panel: Panel, time: datetime) -> DriftSignall
         images_seen=memory.images_seen,
         readings=panel.readings(memory),
         labels=panel.label_error.evidence(memory.labels),
-        shifted_share=panel.ks.shifted_share(memory.ks),
+        shifted_share=panel.shifted_share(memory),
     )

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 from medloop_model.statistics import Reference
 from medloop_schemas import DetectorReading, StatsMeasured
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from medloop_services.drift_detection.baseline import Baseline
-from medloop_services.drift_detection.detectors.adwin import Adwin, AdwinState
-from medloop_services.drift_detection.detectors.cusum import Cusum, CusumState
-from medloop_services.drift_detection.detectors.kolmogorov_smirnov import (
-    KolmogorovSmirnov,
-    KolmogorovSmirnovState,
-)
+from medloop_services.drift_detection.calibration import thresholds
+from medloop_services.drift_detection.detectors.adwin import Adwin
+from medloop_services.drift_detection.detectors.class_mix import ClassMix
+from medloop_services.drift_detection.detectors.cusum import Cusum
+from medloop_services.drift_detection.detectors.detector import Detector, Images
+from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
-from medloop_services.drift_detection.detectors.maximum_mean_discrepancy import (
-    DiscrepancyState,
-    MaximumMeanDiscrepancy,
-)
+from medloop_services.drift_detection.detectors.mewma import Mewma
+from medloop_services.drift_detection.detectors.online_discrepancy import OnlineDiscrepancy
+from medloop_services.drift_detection.memory import Packed, packed, unpacked
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
-IMAGE_DETECTORS = 4
-"""CUSUM, ADWIN, KS and MMD share the allowance of false alarms equally."""
 
-USUAL_BATCH = 16
-"""Images between two tests of a window."""
+@dataclass(frozen=True)
+class Known:
+    """What a detector is fitted to.
+
+    Attributes:
+        baseline: of the model version.
+        images: the reference's, as one stream.
+        labels: (n,) their classes.
+        settings: of the service.
+    """
+
+    baseline: Baseline
+    images: Images
+    labels: NDArray[np.int64]
+    settings: DriftDetectionSettings
+
+
+DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
+    "cusum": lambda known: Cusum.fitted(
+        known.baseline.scalars, known.images, known.labels, known.settings.cusum_slack
+    ),
+    "mewma": lambda known: Mewma.fitted(known.baseline.scalars, known.images, known.settings.average_weight),
+    "mmd": lambda known: OnlineDiscrepancy.fitted(
+        known.images, known.settings.average_weight, known.settings.seed
+    ),
+    "ks": lambda known: KolmogorovSmirnov.fitted(
+        known.baseline.scalars, known.images, known.settings.window_images
+    ),
+    "prior": lambda known: ClassMix.fitted(known.images, known.labels),
+    "adwin": lambda known: Adwin.fitted(
+        known.baseline.scalars, known.settings.adwin_scalars, known.settings.adwin_delta
+    ),
+}
+"""How each is fitted, by its name; the settings choose among them."""
 
 
 class PanelState(BaseModel):
@@ -34,54 +66,77 @@ class PanelState(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cusum: CusumState
-    adwin: AdwinState
-    ks: KolmogorovSmirnovState
-    mmd: DiscrepancyState
-    labels: LabelErrorState
+    memories: dict[str, dict[str, Packed]]
+    """By detector."""
+    recent: dict[str, Packed]
+    """The latest images, standardised."""
+    labels: LabelErrorState = LabelErrorState()
     images_seen: int = 0
     labels_seen: int = 0
+    last_sequence: int = -1
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Detectors of images without thresholds.
+
+    Attributes:
+        baseline: what they hold images against.
+        detectors: those that the settings name.
+        window: recent images that are kept.
+    """
+
+    baseline: Baseline
+    detectors: tuple[Detector, ...]
+    window: int
+
+    @classmethod
+    def to(cls, reference: Reference, settings: DriftDetectionSettings) -> Fitted:
+        """Return the detectors that a reference makes."""
+        baseline = Baseline.of(reference)
+        known = Known(baseline, baseline.of_reference(reference), reference.labels, settings)
+        detectors = tuple(DETECTORS[name](known) for name in settings.detectors)
+        return cls(baseline, detectors, settings.recent_images)
+
+    def seen(self, reference: Reference) -> Images:
+        """Return the images of a reference, standardised, as one stream."""
+        return self.baseline.of_reference(reference)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The detectors of one model version."""
+    """The detectors of one model version.
+
+    Attributes:
+        baseline: what they hold images against.
+        detectors: of images.
+        window: recent images that are kept.
+        label_error: of late labels.
+    """
 
     baseline: Baseline
-    cusum: Cusum
-    adwin: Adwin
-    ks: KolmogorovSmirnov
-    mmd: MaximumMeanDiscrepancy
+    detectors: tuple[Detector, ...]
+    window: int
     label_error: LabelError
 
     @classmethod
     def calibrated(cls, reference: Reference, settings: DriftDetectionSettings) -> Panel:
-        """Return detectors that keep the false-alarm rate of the settings on images like the reference's."""
-        baseline = Baseline.of(reference)
-        images_per_alarm = settings.images_per_false_alarm * IMAGE_DETECTORS
-        window_false_alarm = min(USUAL_BATCH / images_per_alarm, 0.5)
+        """Return detectors that keep the settings' false-alarm contract on images like the reference's."""
+        fitted = Fitted.to(reference, settings)
+        levels = thresholds(
+            reference,
+            lambda resample: Fitted.to(resample, settings),
+            settings.images_per_alarm,
+            settings.seed,
+        )
         return cls(
-            baseline=baseline,
-            cusum=Cusum.calibrated(
-                baseline.scalars,
-                baseline.reference_scores,
-                settings.cusum_slack,
-                images_per_alarm,
-                settings.seed,
-            ),
-            adwin=Adwin.watching(
-                settings.adwin_scalars, baseline.scalars, settings.adwin_delta, settings.adwin_images
-            ),
-            ks=KolmogorovSmirnov(
-                baseline.scalars, baseline.reference_scores, settings.window_images, window_false_alarm
-            ),
-            mmd=MaximumMeanDiscrepancy.calibrated(
-                baseline.reference_features, settings.window_images, window_false_alarm, settings.seed
-            ),
+            baseline=fitted.baseline,
+            detectors=tuple(replace(each, thresholds=levels[each.name]) for each in fitted.detectors),
+            window=settings.recent_images,
             label_error=LabelError.calibrated(
                 wrong=reference.wrong,
                 predicted=reference.predicted,
-                classes=len(reference.class_mix),
+                classes=reference.probabilities.shape[1],
                 rise=settings.error_rise,
                 window=settings.label_window,
                 labels_per_alarm=settings.labels_per_false_alarm,
@@ -91,12 +146,10 @@ class Panel:
 
     def initial(self) -> PanelState:
         """Return what is remembered before the first image."""
+        nothing = np.zeros((1, 0, 1))
         return PanelState(
-            cusum=self.cusum.initial(),
-            adwin=self.adwin.initial(),
-            ks=self.ks.initial(),
-            mmd=self.mmd.initial(),
-            labels=LabelErrorState(),
+            memories={detector.name: packed(detector.start(1)) for detector in self.detectors},
+            recent=_packed_images(Images(nothing, nothing, nothing)),
         )
 
     def after_images(self, state: PanelState, event: StatsMeasured) -> PanelState:
@@ -105,14 +158,26 @@ class Panel:
         Raises:
             InvalidEvent: the statistics are not the ones that the reference has.
         """
-        batch = self.baseline.batch(event)
+        return self.after(state, self.baseline.batch(event), event.last_sequence)
+
+    def after(self, state: PanelState, images: Images, last_sequence: int) -> PanelState:
+        """Return the state after a micro-batch that has been standardised.
+
+        Args:
+            state: before it.
+            images: of one stream.
+            last_sequence: of the last of them.
+        """
+        recent = _recent_of(state)
         return state.model_copy(
             update={
-                "cusum": self.cusum.update(state.cusum, batch),
-                "adwin": self.adwin.update(state.adwin, batch),
-                "ks": self.ks.update(state.ks, batch),
-                "mmd": self.mmd.update(state.mmd, batch),
-                "images_seen": state.images_seen + len(event.images),
+                "memories": {
+                    detector.name: packed(detector.advance(unpacked(state.memories[detector.name]), images))
+                    for detector in self.detectors
+                },
+                "recent": _packed_images(recent.then(images, self.window) if len(recent) else images),
+                "images_seen": state.images_seen + len(images),
+                "last_sequence": last_sequence,
             }
         )
 
@@ -124,11 +189,52 @@ class Panel:
         return state.model_copy(update={"labels": labels, "labels_seen": state.labels_seen + 1})
 
     def readings(self, state: PanelState) -> tuple[DetectorReading, ...]:
-        """Return where every detector stands."""
-        return (
-            *self.cusum.readings(state.cusum),
-            *self.ks.readings(state.ks),
-            *self.mmd.readings(state.mmd),
-            *self.adwin.readings(state.adwin),
-            *self.label_error.readings(state.labels),
+        """Return where every detector stands, at most one reading a detector and layer."""
+        if not state.images_seen:
+            return tuple(self.label_error.readings(state.labels))
+        recent = _recent_of(state)
+        readings = [reading for each in self.detectors for reading in _readings(each, state, recent)]
+        return (*readings, *self.label_error.readings(state.labels))
+
+    def shifted_share(self, state: PanelState) -> float:
+        """Return the share of the recent images that have changed, as far as one data scalar shows it."""
+        for detector in self.detectors:
+            if isinstance(detector, KolmogorovSmirnov) and state.images_seen:
+                return detector.shifted_share(detector.statistics({}, _recent_of(state))[0])
+        return 0.0
+
+
+def _readings(detector: Detector, state: PanelState, recent: Images) -> list[DetectorReading]:
+    memory = unpacked(state.memories[detector.name])
+    statistics = detector.statistics(memory, recent)[0]
+    alarmed = statistics > detector.thresholds
+    worst = detector.channels.worst_by_layer(statistics / detector.thresholds)
+    return [
+        DetectorReading(
+            detector=detector.name,
+            layer=layer,
+            statistic=detector.channels.statistics[channel],
+            value=float(statistics[channel]),
+            threshold=float(detector.thresholds[channel]),
+            alarmed=bool(alarmed[channel]),
+            since_sequence=_first_of(state, detector.images_since(memory, recent, channel))
+            if alarmed[channel]
+            else None,
         )
+        for layer, channel in worst.items()
+    ]
+
+
+def _first_of(state: PanelState, images: int) -> int:
+    """Return the sequence of the first of so many latest images."""
+    return max(0, state.last_sequence - images + 1)
+
+
+def _packed_images(images: Images) -> dict[str, Packed]:
+    return packed(
+        {"scores": images.scores, "features": images.features, "probabilities": images.probabilities}
+    )
+
+
+def _recent_of(state: PanelState) -> Images:
+    return Images(**unpacked(state.recent))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin")
 
 
 class DriftDetectionSettings(BaseSettings):
@@ -12,10 +14,22 @@ class DriftDetectionSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MEDLOOP_DRIFT_DETECTION_", frozen=True, extra="ignore")
 
     images_per_false_alarm: int = Field(
-        default=10_000,
+        default=5_000,
         ge=100,
         le=10_000_000,
-        description="images between false alarms of a device, on average",
+        description="images between false alarms of a device, on average, all image detectors together",
+    )
+    images_per_week: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="images of a device in a week; given, false_alarms_per_week is the contract instead",
+    )
+    false_alarms_per_week: float = Field(
+        default=0.1,
+        gt=0,
+        le=100,
+        description="false alarms of a device in a week, where images_per_week is given",
     )
     labels_per_false_alarm: int = Field(
         default=5_000,
@@ -23,17 +37,27 @@ class DriftDetectionSettings(BaseSettings):
         le=10_000_000,
         description="labels between false alarms of a device, on average",
     )
+    detectors: tuple[str, ...] = Field(
+        default=("cusum", "mewma", "mmd", "ks", "prior"),
+        min_length=1,
+        description="image detectors that share the false alarms; JSON list",
+    )
     cusum_slack: float = Field(
         default=0.25, gt=0, le=2, description="shift that CUSUM lets pass, standard deviations"
     )
     adwin_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's confidence")
-    adwin_images: int = Field(default=256, ge=32, le=4096, description="images that ADWIN remembers")
+    average_weight: float = Field(
+        default=0.05, gt=0, lt=1, description="of the latest image in the moving averages of MEWMA and MMD"
+    )
+    recent_images: int = Field(
+        default=128, ge=16, le=1024, description="images that are remembered one by one"
+    )
     adwin_scalars: tuple[str, ...] = Field(
         default=("data.intensity", "data.noise", "data.sharpness", "decision.entropy"),
         description="scalars that ADWIN watches; JSON list",
     )
     window_images: int = Field(
-        default=64, ge=16, le=1024, description="images in the window of KS and of MMD"
+        default=64, ge=16, le=1024, description="images in the window of KS, of the recent ones"
     )
     error_rise: float = Field(
         default=0.2, gt=0, lt=1, description="rise of the error rate that the label detector is tuned to"
@@ -47,3 +71,18 @@ class DriftDetectionSettings(BaseSettings):
         default=512, ge=1, le=1_000_000, description="labels of a device that may wait for their prediction"
     )
     seed: int = Field(default=0, ge=0, description="of the bootstrap that sets the thresholds")
+
+    @property
+    def images_per_alarm(self) -> float:
+        """The contract: images between false alarms."""
+        if self.images_per_week is None:
+            return self.images_per_false_alarm
+        return self.images_per_week / self.false_alarms_per_week
+
+    @field_validator("detectors")
+    @classmethod
+    def _known_ones(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - set(DETECTOR_NAMES))
+        if unknown:
+            raise ValueError(f"there is no detector {unknown[0]!r}; choose of {', '.join(DETECTOR_NAMES)}")
+        return names

@@ -89,7 +89,8 @@ class StreamingTrainer:
         """Store the model as it is after `adaptation.trained` new examples, with its monitoring reference."""
         package = self._progress(adaptation, examples).learner.package()
         images, labels = self._arrays(examples.present, adaptation)
-        reference = measure_reference(Engine(package), images, labels, self.settings.seed)
+        studies = np.unique([example.study_id for example in examples.present], return_inverse=True)[1]
+        reference = measure_reference(Engine(package), images, labels, self.settings.seed, studies)
         package = replace(
             package,
             reference=reference.to_tensors(),

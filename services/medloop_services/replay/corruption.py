@@ -114,7 +114,7 @@ def vignetted(x: Intensity, loss: float, _: np.random.Generator) -> Intensity:
 
 def banded(x: Intensity, deviation: float, generator: np.random.Generator) -> Intensity:
     """Give every row of the detector a gain of its own, the same in all images."""
-    gain = generator.normal(1, deviation, x.shape[1]).astype(np.float32)
+    gain = generator.normal(1, deviation, size=(1, x.shape[1])).astype(np.float32)
     return x * gain.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 

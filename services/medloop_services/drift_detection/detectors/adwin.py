@@ -1,7 +1,7 @@
 """ADWIN on a few scalars: the stream against its own past, without a reference (Bifet & Gavaldà 2007).
 
-The state is the bounded list of scores that River's detector is fed; the detector itself is rebuilt from it,
-so that a state read back decides exactly as the one that was written. That is why only a few are watched.
+River's detector is fed the recent images anew after every micro-batch, so that a state read back decides
+exactly as the one that was written. That is why only a few scalars are watched.
 
 River's window is taken from under `river.drift`, which imports scikit-learn, pandas and SciPy for its data
 sets: ten seconds of a bedside core at every start, after a kill too. A test compares the two.
@@ -13,82 +13,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from medloop_schemas import DetectorReading, Layer
 from river._river_rust.drift import AdaptiveWindowing
 
 from medloop_services.drift_detection.detectors.change_point import change_point
-from medloop_services.drift_detection.detectors.detector import Batch, DetectorState, Scalars
-from medloop_services.drift_detection.detectors.window import Window
+from medloop_services.drift_detection.detectors.detector import (
+    Channels,
+    Detector,
+    FloatArray,
+    Images,
+    Memory,
+    uncalibrated,
+)
 
 IMAGES_PER_TEST = 16
 
 
-class AdwinState(DetectorState):
-    """The latest images' scores, and how many of them ADWIN takes for one distribution, by scalar."""
-
-    window: Window = Window()
-    kept: tuple[int, ...] = ()
-
-
 @dataclass(frozen=True)
-class Adwin:
-    """ADWIN over a bounded history.
+class Adwin(Detector):
+    """ADWIN over the recent images.
 
     Attributes:
-        scalars: what is watched.
-        columns: their places in a batch's scores.
+        columns: of the scores that are watched.
         delta: confidence of one scalar's test.
-        images: length of the history.
     """
 
-    scalars: Scalars
     columns: tuple[int, ...]
     delta: float
-    images: int
-    name: str = "adwin"
 
     @classmethod
-    def watching(cls, names: Sequence[str], scalars: Scalars, delta: float, images: int) -> Adwin:
+    def fitted(cls, scalars: Channels, names: Sequence[str], delta: float) -> Adwin:
         """Return one that watches the named scalars, as far as there are such."""
-        columns = tuple(column for column, name in enumerate(scalars.names) if name in names)
-        watched = Scalars(
-            tuple(scalars.names[column] for column in columns),
+        columns = tuple(column for column, parts in enumerate(scalars.parts) if ".".join(parts) in names)
+        channels = Channels(
             tuple(scalars.layers[column] for column in columns),
+            tuple(scalars.statistics[column] for column in columns),
         )
-        return cls(watched, columns, delta, images)
+        return cls("adwin", channels, uncalibrated(channels), columns, delta)
 
-    def initial(self) -> AdwinState:
-        """Return an empty history."""
-        return AdwinState()
+    def start(self, streams: int) -> Memory:
+        """Return nothing: the recent images are all it needs."""
+        return {}
 
-    def update(self, state: AdwinState, batch: Batch) -> AdwinState:
-        """Return the history with a micro-batch more, and what ADWIN keeps of it."""
-        window = state.window.extended(batch.sequences, batch.scores[:, self.columns], self.images)
-        return AdwinState(
-            window=window, kept=tuple(self._kept(scores) for scores in zip(*window.rows, strict=True))
-        )
+    def advance(self, memory: Memory, images: Images) -> Memory:
+        """Return nothing."""
+        return {}
 
-    def readings(self, state: AdwinState) -> Sequence[DetectorReading]:
-        """Return, for each layer, the scalar of whose history most was cut off: value is that share."""
-        if not state.kept:
-            return ()
-        cut = 1 - np.array(state.kept) / len(state.window.rows)
-        return [
-            self._reading(state, layer, c, cut[c]) for layer, c in self.scalars.worst_by_layer(cut).items()
-        ]
+    def statistics(self, memory: Memory, recent: Images) -> FloatArray:
+        """Return the share of the recent images that ADWIN has cut off, by scalar."""
+        streams = recent.scores[..., list(self.columns)].transpose(0, 2, 1).tolist()
+        kept = np.array([[self._kept(scores) for scores in stream] for stream in streams])
+        cut: FloatArray = 1 - kept.reshape(len(streams), len(self.columns)) / max(1, len(recent))
+        return cut
 
-    def _reading(self, state: AdwinState, layer: Layer, column: int, cut: float) -> DetectorReading:
-        # ADWIN forgets in powers of two, too coarsely to say where the change began.
-        scores = np.array([row[column] for row in state.window.rows])
-        return DetectorReading(
-            detector=self.name,
-            layer=layer,
-            statistic=self.scalars.split_names[column][1],
-            value=float(cut),
-            threshold=0.0,
-            alarmed=bool(cut > 0),
-            since_sequence=state.window.sequences[change_point(scores)] if cut > 0 else None,
-        )
+    def images_since(self, memory: Memory, recent: Images, channel: int) -> int:
+        """Return how many of the recent images have another mean: ADWIN forgets in powers of two."""
+        return len(recent) - change_point(recent.scores[0, :, self.columns[channel]])
 
     def _kept(self, scores: Sequence[float]) -> int:
         """Return the width of the window after the scores; as in River, a detection starts a new one."""

@@ -1,85 +1,140 @@
-"""What a detector is: a frozen state of bounded size, and functions of it.
+"""What a detector is: functions of arrays, over any number of streams at once.
 
-To add one: a file with a state, a class with these four members and a calibration to the false-alarm rate;
-then a line in `panel.py` and one in the contract suite of the tests.
+The same functions follow one device in service and hundreds of simulated streams in calibration. What a
+detector remembers is a dictionary of arrays of bounded size, one row a stream; `memory.py` packs them.
+
+To add one: a file with a class of these members, a line in `DETECTORS` of `panel.py` and its name in
+`settings.py`, and a test of its numbers;
+the contract suite covers it by its name.
+
+Shapes: s streams, b images of a micro-batch, w images of the recent window, k scalars, p components,
+c classes, q channels of a detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeVar
 
 import numpy as np
-from medloop_schemas import DetectorReading, Layer
+from medloop_schemas import Layer
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 FloatArray = NDArray[np.float64]
 
-
-class DetectorState(BaseModel):
-    """What a detector remembers: frozen, JSON, bounded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Memory = Mapping[str, FloatArray]
+"""What a detector remembers: arrays whose first axis is the stream."""
 
 
 @dataclass(frozen=True)
-class Scalars:
-    """Names (`data.noise`) and layers of the scalars, in column order."""
+class Channels:
+    """What the columns of a detector's statistic watch.
 
-    names: tuple[str, ...]
+    Attributes:
+        layers: of each.
+        statistics: of each: `noise`, `embedding`.
+    """
+
     layers: tuple[Layer, ...]
+    statistics: tuple[str, ...]
+
+    @classmethod
+    def named(cls, names: tuple[str, ...]) -> Channels:
+        """Return the channels of names such as `data.noise`."""
+        parts = [name.split(".", 1) for name in names]
+        return cls(tuple(Layer(layer) for layer, _ in parts), tuple(statistic for _, statistic in parts))
+
+    @classmethod
+    def single(cls, layer: Layer, statistic: str) -> Channels:
+        """Return the only channel of a detector."""
+        return cls((layer,), (statistic,))
 
     @cached_property
-    def split_names(self) -> tuple[tuple[str, str], ...]:
-        """`(layer, statistic)` of each column."""
-        return tuple((name.split(".", 1)[0], name.split(".", 1)[1]) for name in self.names)
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """Layer and statistic of each."""
+        return tuple(zip(map(str, self.layers), self.statistics, strict=True))
+
+    def then(self, later: Channels) -> Channels:
+        """Return these channels followed by others."""
+        return Channels(self.layers + later.layers, self.statistics + later.statistics)
 
     def worst_by_layer(self, severity: FloatArray) -> dict[Layer, int]:
-        """Return, for each layer, the column with the highest severity; the first of equals.
+        """Return, for each layer, the channel with the highest severity; the first of equals.
 
         Args:
-            severity: (k,), comparable between columns.
+            severity: (q,), comparable between channels.
         """
         worst: dict[Layer, int] = {}
-        for column, layer in enumerate(self.layers):
-            if layer not in worst or severity[column] > severity[worst[layer]]:
-                worst[layer] = column
+        for channel, layer in enumerate(self.layers):
+            if layer not in worst or severity[channel] > severity[worst[layer]]:
+                worst[layer] = channel
         return worst
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A micro-batch of B images, standardised against the reference.
+class Images:
+    """Images of s streams in time order, standardised against what the model's answer leads to expect.
 
     Attributes:
-        sequences: the images' sequence numbers, B of them.
-        scores: (B, k) standard scores of the scalars.
-        features: (B, p) components of the embedding.
+        scores: (s, b, k) standard scores of the scalars.
+        features: (s, b, p) standard scores of the embedding's principal components.
+        probabilities: (s, b, c) the model's answers.
     """
 
-    sequences: tuple[int, ...]
     scores: FloatArray
     features: FloatArray
+    probabilities: FloatArray
+
+    def __len__(self) -> int:
+        return int(self.scores.shape[1])
+
+    def then(self, later: Images, most: int) -> Images:
+        """Return these images followed by others, cut to the latest `most`."""
+        return Images(
+            np.concatenate([self.scores, later.scores], 1)[:, -most:],
+            np.concatenate([self.features, later.features], 1)[:, -most:],
+            np.concatenate([self.probabilities, later.probabilities], 1)[:, -most:],
+        )
 
 
-S = TypeVar("S", bound=DetectorState)
+@dataclass(frozen=True)
+class Detector(ABC):
+    """Watches streams of images.
+
+    Attributes:
+        name: what readings call it.
+        channels: what its columns watch.
+        thresholds: (q,), beyond which a channel alarms; infinite until the panel is calibrated.
+    """
+
+    name: str
+    channels: Channels
+    thresholds: FloatArray
+
+    @abstractmethod
+    def start(self, streams: int) -> Memory:
+        """Return what is remembered before the first image of so many streams."""
+
+    @abstractmethod
+    def advance(self, memory: Memory, images: Images) -> Memory:
+        """Return the memory after a micro-batch; the old one stays as it was."""
+
+    @abstractmethod
+    def statistics(self, memory: Memory, recent: Images) -> FloatArray:
+        """Return (s, q), where each channel stands; zero while there is too little to judge by.
+
+        Args:
+            memory: after the latest micro-batch.
+            recent: the latest images, the micro-batch included.
+        """
+
+    @abstractmethod
+    def images_since(self, memory: Memory, recent: Images, channel: int) -> int:
+        """Return how many of the first stream's latest images the change covers, at least one."""
 
 
-class Detector(Protocol[S]):
-    """Watches a device's micro-batches."""
-
-    @property
-    def name(self) -> str:
-        """What readings call it."""
-
-    def initial(self) -> S:
-        """Return the state before the first image."""
-
-    def update(self, state: S, batch: Batch) -> S:
-        """Return the state after a micro-batch."""
-
-    def readings(self, state: S) -> Sequence[DetectorReading]:
-        """Return where it stands, at most one reading a layer."""
+def uncalibrated(channels: Channels) -> FloatArray:
+    """Return thresholds that nothing exceeds."""
+    return np.full(len(channels.layers), np.inf)

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from medloop_schemas import DetectorReading, LabelEvidence, Layer
 from numpy.typing import NDArray
-from pydantic import Field
-
-from medloop_services.drift_detection.detectors.detector import DetectorState
+from pydantic import BaseModel, ConfigDict, Field
 
 FloatArray = NDArray[np.float64]
 
@@ -26,8 +24,10 @@ MOST_SUM = 2.0
 HIGHEST_RATE = 0.95
 
 
-class LabelErrorState(DetectorState):
+class LabelErrorState(BaseModel):
     """The sum, where it last left zero, and the latest outcomes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sum: float = 0.0
     since: int = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from medloop_model.statistics import Reference, measure_reference
-from medloop_model.statistics.reference import EMBEDDING_IMAGES, REFERENCE_IMAGES
+from medloop_model.statistics.reference import REFERENCE_IMAGES
 from numpy.typing import NDArray
 
 
@@ -40,9 +40,9 @@ def test_the_reference_holds_a_bounded_sample_of_all_layers() -> None:
     images, labels = images_and_labels(700)
     reference = measure_reference(BrightnessEngine(), images, labels)
     assert reference.matrix().shape == (REFERENCE_IMAGES, len(reference.names))
-    assert reference.embedding.shape == (EMBEDDING_IMAGES, 6)
+    assert reference.embedding.shape == (REFERENCE_IMAGES, 6)
     assert {name.split(".")[0] for name in reference.names} == {"data", "decision", "activation"}
-    assert reference.class_mix.sum() == pytest.approx(1)
+    np.testing.assert_allclose(reference.probabilities.sum(1), 1, rtol=1e-6)
     assert reference.error_rate == 0
 
 
@@ -84,3 +84,17 @@ def test_images_without_labels_are_refused() -> None:
     images, labels = images_and_labels(4)
     with pytest.raises(ValueError, match="4 images, 3 labels"):
         measure_reference(BrightnessEngine(), images, labels[:3])
+
+
+def test_images_of_one_study_keep_its_number() -> None:
+    images, labels = images_and_labels(60)
+    reference = measure_reference(BrightnessEngine(), images, labels, studies=np.arange(60) // 3)
+    assert np.bincount(reference.studies).tolist() == [3] * 20
+
+
+def test_selected_rows_are_those_images() -> None:
+    images, labels = images_and_labels(30)
+    reference = measure_reference(BrightnessEngine(), images, labels)
+    twice = reference.select(np.array([4, 4, 2]))
+    np.testing.assert_array_equal(twice.matrix(), reference.matrix()[[4, 4, 2]])
+    np.testing.assert_array_equal(twice.labels, reference.labels[[4, 4, 2]])

@@ -22,28 +22,33 @@ WIDTH = 12
 CLASS_DISTANCE = 2.0
 ERROR_RATE = 0.1
 
-Rows = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+Rows = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 def draw(generator: np.random.Generator, images: int, shift: float = 0.0) -> Rows:
-    """Scalars, embeddings and predicted classes; the classes lie apart, and `shift` moves everything."""
+    """Scalars, embeddings, answers; the classes lie apart, and `shift` moves everything but the answers."""
     predicted = (generator.random(images) < 0.3).astype(np.int64)
+    sure = generator.uniform(0.8, 1.0, images)
+    answers = np.stack(
+        [np.where(predicted == 0, sure, 1 - sure), np.where(predicted == 1, sure, 1 - sure)], 1
+    )
     scalars = generator.normal(size=(images, len(SCALARS))) + CLASS_DISTANCE * predicted[:, None] + shift
     scalars[:, -1] = 0.0
     embedding = generator.normal(size=(images, WIDTH)) + CLASS_DISTANCE * predicted[:, None] + shift
-    return scalars, embedding, predicted
+    return scalars, embedding, answers
 
 
 @pytest.fixture(scope="session")
 def reference() -> Reference:
     generator = np.random.default_rng(0)
-    scalars, embedding, predicted = draw(generator, 512)
+    scalars, embedding, answers = draw(generator, 512)
+    wrong = generator.random(512) < ERROR_RATE
     return Reference(
         scalars={name: column.astype(np.float32) for name, column in zip(SCALARS, scalars.T, strict=True)},
-        embedding=embedding[:256].astype(np.float32),
-        predicted=predicted,
-        wrong=generator.random(512) < ERROR_RATE,
-        class_mix=(np.bincount(predicted) / 512).astype(np.float32),
+        embedding=embedding.astype(np.float32),
+        probabilities=answers.astype(np.float32),
+        labels=np.where(wrong, 1 - answers.argmax(1), answers.argmax(1)),
+        studies=np.arange(512),
     )
 
 
@@ -72,16 +77,17 @@ def stats() -> StatsOf:
     def make(
         images: int, seed: int, shift: float = 0.0, first: int = 0, version: str = "ward-1"
     ) -> list[StatsMeasured]:
-        scalars, embedding, predicted = draw(np.random.default_rng(seed), images, shift)
+        scalars, embedding, answers = draw(np.random.default_rng(seed), images, shift)
         rows = [
             ImageStatistics(
                 image_id=f"image-{first + n}",
                 sequence=first + n,
-                predicted_class=int(predicted[n]),
+                predicted_class=int(answers[n].argmax()),
                 data={"intensity": scalars[n, 0], "noise": scalars[n, 1]},
                 decision={"entropy": scalars[n, 2]},
                 activation={"block0.mean": scalars[n, 3], "block0.dead": scalars[n, 4]},
                 embedding=tuple(embedding[n].tolist()),
+                probabilities=tuple(answers[n].tolist()),
             )
             for n in range(images)
         ]

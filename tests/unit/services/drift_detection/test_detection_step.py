@@ -52,7 +52,14 @@ def test_every_micro_batch_is_answered_by_where_all_detectors_stand(device: Devi
     signals = device.see(stats(160, seed=1))
     assert [signal.sequence for signal in signals] == list(range(15, 160, 16))
     assert signals[-1].images_seen == 160
-    assert {reading.detector for reading in signals[-1].readings} == {"cusum", "ks", "mmd", "adwin", "labels"}
+    assert {reading.detector for reading in signals[-1].readings} == {
+        "cusum",
+        "mewma",
+        "mmd",
+        "ks",
+        "prior",
+        "labels",
+    }
     assert not any(reading.alarmed for signal in signals for reading in signal.readings)
 
 
@@ -132,10 +139,25 @@ def test_statistics_that_the_reference_lacks_are_refused(device: Device, stats: 
         (image.model_copy(update={"data": {}}), "intensity"),
         (image.model_copy(update={"embedding": (1.0,)}), "embedding"),
         (image.model_copy(update={"predicted_class": 9}), "predicted_class"),
+        (image.model_copy(update={"probabilities": (1.0,)}), "probabilities"),
     ):
         with pytest.raises(InvalidEvent) as raised:
             device.see([event.model_copy(update={"images": (broken,)})])
         assert field in raised.value.field
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("layer", ["data", "decision", "activation", "embedding", "probabilities"])
+def test_a_statistic_that_is_no_number_is_refused_by_its_field(
+    device: Device, stats: StatsOf, layer: str, value: float
+) -> None:
+    (event,) = stats(16, seed=1)
+    image = event.images[0]
+    before = getattr(image, layer)
+    broken = dict.fromkeys(before, value) if isinstance(before, dict) else (value, *before[1:])
+    with pytest.raises(InvalidEvent, match="no finite number") as raised:
+        device.see([event.model_copy(update={"images": (image.model_copy(update={layer: broken}),)})])
+    assert layer in raised.value.field
 
 
 def test_an_unknown_version_is_waited_for(stats: StatsOf, settings: DriftDetectionSettings) -> None:
