@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medloop_services.model_choice import ModelChoice
     from medloop_services.replay.scenario import Stream
     from medloop_services.report.summary import Summary
+    from medloop_services.report.where import Where
     from medloop_services.simulation import Run
 
 Scenario = Annotated[
@@ -37,7 +38,14 @@ Model = Annotated[
     ),
 ]
 Report = Annotated[Path, typer.Option("--report", help="The report, one HTML file.")]
-Picture = Annotated[Path | None, typer.Option("--picture", help="Also write the report's plots to this PNG.")]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "--picture",
+        help="Also write the report's plots to this PNG, and where drift is to PNGs beside it: "
+        "NAME-layers.png, NAME-DEVICE-course.png and NAME-DEVICE-images.png.",
+    ),
+]
 Oracle = Annotated[
     bool, typer.Option("--oracle/--no-oracle", help="Also train the same network offline on both domains.")
 ]
@@ -196,22 +204,42 @@ def _judge(
         setup_seconds=setup,
         drift_seconds=result.drift_seconds,
         trace=result.trace,
+        where=_located(stream, choice, result),
         domains=judge(stream, choice.model, result.released, oracle=oracle, announce=tell),
+    )
+
+
+def _located(stream: Stream, choice: ModelChoice, result: Run) -> Where:
+    from medloop_services.detecting.watching import reference_of
+    from medloop_services.report.standard_scores import Standard
+    from medloop_services.report.where import locate
+
+    base = result.trace.base
+    return locate(
+        result.trace,
+        Standard.of(reference_of(choice.model)),
+        base.version if base else "",
+        stream.onset,
+        stream.drift_at,
     )
 
 
 def _finish(summary: Summary, report: Path, picture: Path | None, json: Path | None) -> None:
     from medloop_services.report.html import story, write_report
     from medloop_services.report.plots import save_picture
+    from medloop_services.report.where_plots import save_where_pictures
+    from medloop_services.report.where_section import sentence
 
     report.parent.mkdir(parents=True, exist_ok=True)
     write_report(summary, report)
     if picture is not None:
         save_picture(summary, picture)
+        save_where_pictures(summary.where, picture)
     figures = summary.as_json()
     write_json(figures, json)
     console = Console(soft_wrap=True, highlight=False)
     console.print(story(summary))
+    console.print(f"  {sentence(summary.where)}")
     for name, evaluation in summary.domains:
         if evaluation is not None:
             balanced = evaluation.balanced_accuracy

@@ -34,8 +34,8 @@ class ChangePoint:
     """Where a series changed.
 
     Attributes:
-        index: the first value after the change that is most likely.
-        low, high: the most likely splits that together hold the confidence lie between these, both included.
+        index: the first value after the change, the posterior's median.
+        low, high: the most likely splits that together hold the confidence lie within these, both included.
         before, after: means on either side of `index`.
     """
 
@@ -72,7 +72,8 @@ def change_point(
     needed = min(int(np.searchsorted(np.cumsum(posterior[likely]), confidence)) + 1, len(likely))
     # A split as likely as the last one needed is held too, so that a constant series keeps every split.
     held = np.flatnonzero(posterior >= posterior[likely[needed - 1]] * (1 - TIE))
-    index = int(likely[0]) + 1
+    # The median: the formula's first factor lets two odd values at an end be the mode of a vague answer.
+    index = int(np.clip(np.searchsorted(np.cumsum(posterior), 0.5), held.min(), held.max())) + 1
     return ChangePoint(
         index=index,
         low=int(held.min()) + 1,

@@ -53,18 +53,21 @@ def shifted_beside_typical(where: Where, device: Device, count: int = SHOWN) -> 
     """Return the most shifted images of a device's longest alarm beside typical ones, most shifted first.
 
     Typical is what lies nearest to the median distance of its class among the device's images before the
-    change. Images whose pixels did not travel in the message are not shown.
+    change that no reader has overruled. Images whose pixels did not travel in the message are not shown.
     """
     alarm = device.main_alarm
     if alarm is None:
         return ()
     distance = overall_distance(device.scores)
     shown = np.array([_has_pixels(where.trace, image.image_id) for image in device.images], np.bool_)
+    agreed = np.array([not overruled(where.trace, image) for image in device.images], np.bool_)
     since, before = _sides(device, alarm)
-    candidates = np.flatnonzero(since & shown & _telling(where.trace, device, alarm))
+    candidates = np.flatnonzero(since & shown & ~agreed if by_readers(alarm) else since & shown)
     furthest = candidates[np.argsort(-distance[candidates], kind="stable")][:count]
     waiting = {
-        answer: _most_typical(np.flatnonzero(before & shown & (_answers(device) == answer)), distance)
+        answer: _most_typical(
+            np.flatnonzero(before & shown & agreed & (_answers(device) == answer)), distance
+        )
         for answer in np.unique(_answers(device)[furthest])
     }
     pairs = []
@@ -83,10 +86,9 @@ def _sides(device: Device, alarm: Alarm) -> tuple[NDArray[np.bool_], NDArray[np.
     return (sequences >= start) & (sequences <= alarm.last_sequence), sequences < sure
 
 
-def _telling(trace: Trace, device: Device, alarm: Alarm) -> NDArray[np.bool_]:
-    if alarm.onset is None or alarm.onset.statistic != LABEL_ERROR:
-        return np.ones(len(device.images), np.bool_)
-    return np.array([overruled(trace, image) for image in device.images], np.bool_)
+def by_readers(alarm: Alarm) -> bool:
+    """Return whether readers' labels tell since when there is an alarm."""
+    return alarm.onset is not None and alarm.onset.statistic == LABEL_ERROR
 
 
 def _answers(device: Device) -> NDArray[np.int64]:
