@@ -92,7 +92,7 @@ def simulate(
 
     configure_logs("simulate", "ERROR")  # what the cores decide is in the live view and in the report
     started = time.monotonic()
-    stream, choice = _prepare(scenario, data, model, _chosen(seed, before, after, corruption, severity))
+    stream, choice = prepare(scenario, data, model, choose(seed, before, after, corruption, severity))
     setup = time.monotonic() - started
     with tempfile.TemporaryDirectory(prefix="medloop-") as folder:
         with Live(console=Console(stderr=True), refresh_per_second=4) as live:
@@ -130,8 +130,8 @@ def demo(
     from medloop_services.demo.run import run_demo
 
     started = time.monotonic()
-    chosen = _chosen(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
-    stream, choice = _prepare(scenario, data, model, chosen)
+    chosen = choose(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
+    stream, choice = prepare(scenario, data, model, chosen)
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         view = _viewer(live, stream, f"medloop demo · {scenario.value}")
         result, ready = run_demo(stream, choice, folder, rate=rate, watch=view)
@@ -139,9 +139,10 @@ def demo(
     _finish(_judge(stream, choice, result, setup, seed, oracle), report, picture, json)
 
 
-def _chosen(
+def choose(
     seed: int, before: int | None, after: int | None, corruption: str | None, severity: int | None
 ) -> dict[str, Any]:
+    """Return the variables that set what was chosen of a stream; the others keep theirs."""
     wanted = {
         "SEED": seed,
         "IMAGES_BEFORE": before,
@@ -152,9 +153,17 @@ def _chosen(
     return {f"MEDLOOP_REPLAY_{name}": value for name, value in wanted.items() if value is not None}
 
 
-def _prepare(
+def prepare(
     scenario: ScenarioName, data: str | None, model: Path | None, chosen: dict[str, Any]
 ) -> tuple[Stream, ModelChoice]:
+    """Return a scenario's stream, and the model that it starts with.
+
+    Args:
+        scenario: what changes.
+        data: as `--data`.
+        model: a named one, if any.
+        chosen: variables of the stream.
+    """
     from medloop_services.bus.context import load_settings
     from medloop_services.model_choice import choose_model
     from medloop_services.replay.dataset import load_dataset

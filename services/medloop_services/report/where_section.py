@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, StrictUndefined
 
+from medloop_services.report.standard_scores import MOST_DEVIATIONS
 from medloop_services.report.where import Alarm, Device, Where
 from medloop_services.report.where_plots import file_name, where_pictures
 
@@ -49,7 +50,7 @@ def where_section(where: Where) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_TEMPLATE).render(
         sentence=sentence(where),
-        rows=[row(where, device, alarm) for device in where.alarmed for alarm in device.alarms],
+        rows=[row(device, alarm) for device in where.alarmed for alarm in device.alarms],
         layers=pictures.get("layers", ""),
         devices=devices,
     )
@@ -66,7 +67,7 @@ def sentence(where: Where) -> str:
     )
 
 
-def row(where: Where, device: Device, alarm: Alarm) -> dict[str, str]:
+def row(device: Device, alarm: Alarm) -> dict[str, str]:
     """Return an alarm in words: its device, when, since when, in which statistic, and why."""
     onset = alarm.onset
     early = device.known is not None and alarm.sequence < device.known
@@ -74,6 +75,13 @@ def row(where: Where, device: Device, alarm: Alarm) -> dict[str, str]:
         "device": device.device_id,
         "alarm": f"{alarm.position}{' (before the true change)' if early else ''}",
         "since": f"{onset.position} ({onset.position_low}–{onset.position_high})" if onset else "not known",
-        "statistic": f"{onset.statistic}: {onset.before:+.1f} σ to {onset.after:+.1f} σ" if onset else "",
+        "statistic": f"{onset.statistic}: {in_words(onset.before)} to {in_words(onset.after)}"
+        if onset
+        else "",
         "why": "; ".join(alarm.evidence),
     }
+
+
+def in_words(score: float) -> str:
+    """Return a standard score with its unit; one that stands where scores are cut is at least that."""
+    return f"{score:+.1f} σ" if abs(score) < MOST_DEVIATIONS else f"{score:+.0f} σ or more"
