@@ -11,7 +11,15 @@ from typing import Any, Literal
 from medloop_model.checkpoint import load_package
 from medloop_model.errors import ModelError
 from medloop_model.statistics import Reference
-from medloop_schemas import Event, Frame, ImageAcquired, ImageStatistics, InvalidEvent, StatsMeasured
+from medloop_schemas import (
+    Event,
+    Frame,
+    ImageAcquired,
+    ImageStatistics,
+    InvalidEvent,
+    MedloopError,
+    StatsMeasured,
+)
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
@@ -25,6 +33,12 @@ from medloop_services.report.where import Where, locate
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 HELD_OUT = "held-out"
 """Site and device under which held-out images are measured; both end with the call."""
+
+
+class NothingWatched(MedloopError):
+    """Not one image of a stream could be watched; the text says why."""
+
+    code = "nothing-watched"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +81,9 @@ def watch(
         folder: for the artifact store.
         settings: of the services, by variable name.
         advance: told how many more images are done.
+
+    Raises:
+        NothingWatched: no image fits the model, or there are too few.
     """
     trace = Trace()
     context = _context(model, folder, source.sites, settings)
@@ -77,9 +94,14 @@ def watch(
     trace.dead_letters.update(("in-process", 0, number) for number, _ in enumerate(loop.dead_letters))
     version = trace.base.version if trace.base else ""
     standard = Standard.of(reference_of(model))
-    return Watched(
-        locate(trace, standard, version, source.known, source.known_position), tuple(loop.dead_letters)
-    )
+    where = locate(trace, standard, version, source.known, source.known_position)
+    if not where.devices:
+        why = first_reason(loop.dead_letters) or "no device has as many images as a micro-batch"
+        raise NothingWatched(
+            f"{source.name}: none of {source.images} images could be watched ({why}); "
+            "name the data or the model that the images are for"
+        )
+    return Watched(where, tuple(loop.dead_letters))
 
 
 def measure(

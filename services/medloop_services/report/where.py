@@ -28,6 +28,9 @@ LABEL_ERROR = "label.error"
 QUIET_IMAGES = 64
 """Of a device without an alarmed reading: then its alarm is over."""
 
+YES_OR_NO = 2.0
+"""How far an alarm counts as being over its threshold that has none, such as a label of an unknown class."""
+
 BEFORE_ALARM, AFTER_ALARM = 512, 64
 """Images of a device in which the change point of an alarm is looked for."""
 
@@ -213,8 +216,10 @@ def _alarm(trace: Trace, stretch: Sequence[DriftSignalled], onset: Onset | None,
 
 
 def ratio(reading: DetectorReading) -> float:
-    """Return how far a reading is: 1 is its threshold."""
-    return reading.value / reading.threshold if reading.threshold > 0 else 0.0
+    """Return how far a reading is: 1 is its threshold; YES_OR_NO for an alarm that has no threshold."""
+    if reading.threshold > 0:
+        return reading.value / reading.threshold
+    return YES_OR_NO if reading.alarmed else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,9 @@ COLUMNS = 120
 MOST_RATIO = 4.0
 """Where the heat map's colours end."""
 
+LEFT_MARGIN = 0.12
+"""Of the width: a name there is written to the right of its mark."""
+
 CHANGE_COLOUR, ALARM_COLOUR, ONSET_COLOUR = "#c92a2a", "#e67700", "#1971c2"
 HEAT = LinearSegmentedColormap.from_list(
     "heat", [(0, "#f8f9fa"), (0.35, "#d0ebff"), (0.5, "#ffd8a8"), (0.501, "#ff922b"), (1, "#7f0b0b")]
@@ -116,7 +119,7 @@ def _draw_heat(axes: Axes, where: Where, device: Device, norm: TwoSlopeNorm) -> 
     if where.known_position is not None:
         axes.axvline(where.known_position, color=INK, linewidth=1.2, linestyle=":")
         if device is where.devices[0]:
-            _annotate(axes, where.known_position, "true change", INK)
+            _annotate(axes, where.known_position, "true change", INK, left=True)
     for alarm in device.alarms:
         axes.plot(alarm.position, 0, marker="v", color=INK, markersize=6, clip_on=False, zorder=5)
     return mesh
@@ -193,7 +196,7 @@ def _alarmed_courses(device: Device) -> list[tuple[str, str]]:
     first: dict[str, str] = {}
     for signal in device.signals:
         for reading in sorted(signal.readings, key=ratio, reverse=True):
-            if reading.alarmed and reading.threshold > 0:
+            if reading.alarmed:
                 first.setdefault(reading.layer.value, reading.detector)
     return [(first[layer], layer) for layer in LAYER_COLOURS if layer in first]
 
@@ -256,7 +259,8 @@ def _draw_alarm(axes: Axes, alarm: Alarm) -> None:
 def _draw_onset(axes: Axes, onset: Onset) -> None:
     axes.axvspan(onset.position_low, onset.position_high, color=ONSET_COLOUR, alpha=0.12, linewidth=0)
     axes.axvline(onset.position, color=ONSET_COLOUR, linewidth=1.2)
-    _annotate(axes, onset.position, "changed since", ONSET_COLOUR, row=1, left=True)
+    crowded = onset.position < LEFT_MARGIN * axes.get_xlim()[1]
+    _annotate(axes, onset.position, "changed since", ONSET_COLOUR, row=1, left=not crowded)
 
 
 def _annotate(axes: Axes, position: int, text: str, colour: str, *, row: int = 0, left: bool = False) -> None:
