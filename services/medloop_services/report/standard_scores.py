@@ -79,7 +79,7 @@ class Standard:
         return (
             image.predicted_class < len(self.centre)
             and len(image.embedding) == self.embedding_centre.shape[1]
-            and all(name in _statistics(image) for name in self.names[:-1])
+            and _statistics(image).keys() >= set(self.names[:-1])
         )
 
     def scores(self, images: Sequence[ImageStatistics]) -> FloatArray:
@@ -91,7 +91,8 @@ class Standard:
         if not images:
             return np.zeros((0, len(self.names)))
         predicted = np.array([image.predicted_class for image in images])
-        values = np.array([[_statistics(image)[name] for name in self.names[:-1]] for image in images])
+        by_name = [_statistics(image) for image in images]
+        values = np.array([[statistics[name] for name in self.names[:-1]] for statistics in by_name])
         embedding = np.array([image.embedding for image in images])
         distance = _distance(embedding, self.embedding_centre[predicted], self.embedding_scale[predicted])
         scores: FloatArray = np.column_stack(

@@ -21,7 +21,7 @@ from medloop_services.report.standard_scores import MOST_DEVIATIONS
 from medloop_services.report.where import Alarm, Device, Onset, Where, ratio
 
 MOST_DEVICES = 8
-"""Of the heat map, those that alarmed first."""
+"""That are drawn, those that alarmed first."""
 COLUMNS = 120
 """Moments of the heat map, at most."""
 MOST_RATIO = 4.0
@@ -61,7 +61,7 @@ def _plots(where: Where) -> dict[str, Plot]:
     plots: dict[str, Plot] = {}
     if where.devices:
         plots["layers"] = lambda: _layers_figure(where)
-    for device in where.alarmed:
+    for device in where.alarmed[:MOST_DEVICES]:
         name = file_name(device.device_id)
         plots[f"{name}-course"] = lambda device=device: _course_figure(where, device)  # type: ignore[misc]
         pairs = shifted_beside_typical(where, device)
@@ -128,7 +128,7 @@ def _draw_heat(axes: Axes, where: Where, device: Device, norm: TwoSlopeNorm) -> 
 def layer_heat(where: Where, device: Device) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a device's heat: moments' edges (t + 1,) in positions, and the highest ratios (layers, t).
 
-    NaN where a layer said nothing yet.
+    NaN where a layer said nothing yet, and after the device's last signal: another version may serve then.
     """
     total = max(1, len(where.trace.times))
     columns = min(COLUMNS, total)
@@ -146,7 +146,6 @@ def layer_heat(where: Where, device: Device) -> tuple[NDArray[np.float64], NDArr
         latest = _layer_ratios(signal)
         heat[:, column] = np.fmax(heat[:, column], latest)
         start = column + 1
-    heat[:, start:] = latest[:, np.newaxis]
     return edges, heat
 
 
@@ -241,7 +240,7 @@ def _draw_course(axes: Axes, where: Where, device: Device, detector: str, layer:
         _draw_alarm(axes, alarm)
     if where.known_position is not None:
         axes.axvline(where.known_position, color=CHANGE_COLOUR, linewidth=1.2, linestyle=":")
-        _annotate(axes, where.known_position, "true change", CHANGE_COLOUR, row=2)
+        _name_left(axes, where.known_position, "true change", CHANGE_COLOUR, row=2)
 
 
 def _what(points: list[tuple[int, DetectorReading]]) -> str:
@@ -259,8 +258,13 @@ def _draw_alarm(axes: Axes, alarm: Alarm) -> None:
 def _draw_onset(axes: Axes, onset: Onset) -> None:
     axes.axvspan(onset.position_low, onset.position_high, color=ONSET_COLOUR, alpha=0.12, linewidth=0)
     axes.axvline(onset.position, color=ONSET_COLOUR, linewidth=1.2)
-    crowded = onset.position < LEFT_MARGIN * axes.get_xlim()[1]
-    _annotate(axes, onset.position, "changed since", ONSET_COLOUR, row=1, left=not crowded)
+    _name_left(axes, onset.position, "changed since", ONSET_COLOUR, row=1)
+
+
+def _name_left(axes: Axes, position: int, text: str, colour: str, *, row: int) -> None:
+    """Write to the left of a mark, or to its right where there is no room."""
+    crowded = position < LEFT_MARGIN * axes.get_xlim()[1]
+    _annotate(axes, position, text, colour, row=row, left=not crowded)
 
 
 def _annotate(axes: Axes, position: int, text: str, colour: str, *, row: int = 0, left: bool = False) -> None:

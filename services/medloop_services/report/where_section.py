@@ -6,7 +6,7 @@ from jinja2 import Environment, StrictUndefined
 
 from medloop_services.report.standard_scores import MOST_DEVIATIONS
 from medloop_services.report.where import Alarm, Device, Where
-from medloop_services.report.where_plots import file_name, where_pictures
+from medloop_services.report.where_plots import MOST_DEVICES, file_name, where_pictures
 
 STYLE = """ body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 960px;
         margin: 2.5rem auto; padding: 0 1rem }
@@ -42,10 +42,10 @@ def where_section(where: Where) -> str:
     devices = [
         {
             "name": device.device_id,
-            "course": pictures.get(f"{file_name(device.device_id)}-course", ""),
+            "course": pictures[f"{file_name(device.device_id)}-course"],
             "images": pictures.get(f"{file_name(device.device_id)}-images", ""),
         }
-        for device in where.alarmed
+        for device in where.alarmed[:MOST_DEVICES]
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_TEMPLATE).render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -22,7 +23,7 @@ from medloop_services.report.image_examples import shifted_beside_typical
 from medloop_services.report.standard_scores import EMBEDDING, MOST_DEVIATIONS, Standard, overall_distance
 from medloop_services.report.trace import Trace
 from medloop_services.report.where import QUIET_IMAGES, Where, locate
-from medloop_services.report.where_plots import file_name, layer_heat
+from medloop_services.report.where_plots import MOST_DEVICES, file_name, layer_heat
 from medloop_services.report.where_section import where_section
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -228,6 +229,25 @@ def test_heat_is_the_latest_ratio_of_each_layer(standard: Standard) -> None:
     assert set(data[~np.isnan(data)]) == {0.5, 2.0}
     assert (data[edges[:-1] >= 112] == 2.0).all()
     assert np.isnan(feature).all()
+
+
+def test_heat_ends_with_the_versions_last_signal(standard: Standard) -> None:
+    trace = trace_of(range(110, IMAGES))
+    trace.signals = {name: each for name, each in trace.signals.items() if each.sequence < 128}
+    where = located(trace, standard)
+    edges, heat = layer_heat(where, where.devices[0])
+    assert np.isnan(heat[:, edges[:-1] >= 129]).all()
+    assert heat[0, edges[:-1] < 128][-1] == 2.0
+
+
+def test_only_the_devices_that_alarmed_first_are_drawn(standard: Standard) -> None:
+    where = located(trace_of(range(110, IMAGES)), standard)
+    many = replace(
+        where, devices=tuple(replace(where.devices[0], device_id=f"d{n}") for n in range(MOST_DEVICES + 2))
+    )
+    section = where_section(many)
+    assert section.count("<details") == MOST_DEVICES
+    assert all(f"<td>d{n}</td>" in section for n in range(MOST_DEVICES + 2))
 
 
 def test_the_section_shows_the_alarm_and_its_pictures(standard: Standard) -> None:
