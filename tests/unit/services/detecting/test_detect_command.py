@@ -20,6 +20,12 @@ PNG = b"\x89PNG"
 SHORT = ("--before", "320", "--after", "160", "--data", "phantoms")
 
 
+@pytest.fixture(autouse=True)
+def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sets its process's loggers for good; other tests of this process read theirs."""
+    monkeypatch.setattr("medloop_services.bus.logs.configure_logs", lambda service, level: None)
+
+
 @pytest.fixture(scope="module")
 def stream() -> Stream:
     return build_scenario(draw_dataset(), "data-drift", ScenarioSettings(images_before=320, images_after=160))
