@@ -45,14 +45,16 @@ def records(events: Iterator[Event]) -> Iterator[Record]:
         )
 
 
-def figures(*arguments: str) -> dict:
-    result = CliRunner().invoke(app, ["detect", *arguments, "--json", "-"])
+def figures(folder: Path, *arguments: str) -> dict:
+    path = folder / "figures.json"
+    result = CliRunner().invoke(app, ["detect", *arguments, "--json", str(path)])
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(path.read_bytes())
 
 
 def test_a_scenario_says_when_why_where_and_since_when(tmp_path: Path) -> None:
     found = figures(
+        tmp_path,
         *SHORT,
         "--stationary-images",
         "320",
@@ -88,8 +90,8 @@ def test_a_scenario_says_when_why_where_and_since_when(tmp_path: Path) -> None:
 def test_a_recording_of_a_scenario_is_watched_as_the_scenario_is(tmp_path: Path, stream: Stream) -> None:
     recording = tmp_path / "incident.parquet"
     write_recording(recording, records(stream.events()))
-    recorded = figures("--data", "phantoms", "--stream", str(recording), "--stationary-images", "0")
-    made = figures(*SHORT, "--stationary-images", "0")
+    recorded = figures(tmp_path, "--data", "phantoms", "--stream", str(recording), "--stationary-images", "0")
+    made = figures(tmp_path, *SHORT, "--stationary-images", "0")
     assert recorded["changed_at_image"] is None
     assert [device["alarms"] for device in recorded["devices"]] == [
         device["alarms"] for device in made["devices"]
@@ -111,7 +113,7 @@ def test_a_record_that_holds_no_event_is_counted_and_passed_over(tmp_path: Path,
     rows = list(records(stream.events()))[:200]
     rows[3] = Record(rows[3].topic, 0, rows[3].offset, rows[3].timestamp, rows[3].key, b"{", ())
     write_recording(recording, rows)
-    found = figures("--data", "phantoms", "--stream", str(recording), "--stationary-images", "0")
+    found = figures(tmp_path, "--data", "phantoms", "--stream", str(recording), "--stationary-images", "0")
     assert found["refused"] == 1
 
 
