@@ -34,6 +34,16 @@ def services(context: Context) -> tuple[Service, ...]:
     )
 
 
+def measuring(context: Context) -> tuple[Service, ...]:
+    """Return what measures images by a site's first release: publisher, inference and feature_stats."""
+    return build_publisher(context), build_inference(context), build_feature_stats(context)
+
+
+def monitoring(context: Context) -> tuple[Service, ...]:
+    """Return what watches and changes nothing: `measuring` and drift_detection."""
+    return (*measuring(context), build_drift_detection(context))
+
+
 class InProcessLoop:
     """Runs processors first in, first out: an event's outputs come after everything sent before it.
 

@@ -9,7 +9,16 @@ from medloop_schemas import ConfigurationError
 from rich.console import Console
 from rich.text import Text
 
-from medloop_services.cli import dead_letters, inspection, loop, models, operation, releases, streams
+from medloop_services.cli import (
+    dead_letters,
+    detection,
+    inspection,
+    loop,
+    models,
+    operation,
+    releases,
+    streams,
+)
 
 app = typer.Typer(
     name="medloop",
@@ -21,7 +30,7 @@ app = typer.Typer(
         "Start with `medloop demo`. Settings come from MEDLOOP_… variables; `medloop config show` lists them."
     ),
 )
-for part in (loop, models, streams, operation, releases, dead_letters, inspection):
+for part in (loop, detection, models, streams, operation, releases, dead_letters, inspection):
     part.register(app)
 
 

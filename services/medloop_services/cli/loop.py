@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medloop_services.model_choice import ModelChoice
     from medloop_services.replay.scenario import Stream
     from medloop_services.report.summary import Summary
+    from medloop_services.report.where import Where
     from medloop_services.simulation import Run
 
 Scenario = Annotated[
@@ -37,7 +38,14 @@ Model = Annotated[
     ),
 ]
 Report = Annotated[Path, typer.Option("--report", help="The report, one HTML file.")]
-Picture = Annotated[Path | None, typer.Option("--picture", help="Also write the report's plots to this PNG.")]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "--picture",
+        help="Also write the report's plots to this PNG, and where drift is to PNGs beside it: "
+        "NAME-layers.png, NAME-DEVICE-course.png and NAME-DEVICE-images.png.",
+    ),
+]
 Oracle = Annotated[
     bool, typer.Option("--oracle/--no-oracle", help="Also train the same network offline on both domains.")
 ]
@@ -84,7 +92,7 @@ def simulate(
 
     configure_logs("simulate", "ERROR")  # what the cores decide is in the live view and in the report
     started = time.monotonic()
-    stream, choice = _prepare(scenario, data, model, _chosen(seed, before, after, corruption, severity))
+    stream, choice = prepare(scenario, data, model, choose(seed, before, after, corruption, severity))
     setup = time.monotonic() - started
     with tempfile.TemporaryDirectory(prefix="medloop-") as folder:
         with Live(console=Console(stderr=True), refresh_per_second=4) as live:
@@ -122,8 +130,8 @@ def demo(
     from medloop_services.demo.run import run_demo
 
     started = time.monotonic()
-    chosen = _chosen(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
-    stream, choice = _prepare(scenario, data, model, chosen)
+    chosen = choose(seed, before or DEMO_BEFORE, after or DEMO_AFTER, corruption, severity)
+    stream, choice = prepare(scenario, data, model, chosen)
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         view = _viewer(live, stream, f"medloop demo · {scenario.value}")
         result, ready = run_demo(stream, choice, folder, rate=rate, watch=view)
@@ -131,9 +139,10 @@ def demo(
     _finish(_judge(stream, choice, result, setup, seed, oracle), report, picture, json)
 
 
-def _chosen(
+def choose(
     seed: int, before: int | None, after: int | None, corruption: str | None, severity: int | None
 ) -> dict[str, Any]:
+    """Return the variables that set what was chosen of a stream; the others keep theirs."""
     wanted = {
         "SEED": seed,
         "IMAGES_BEFORE": before,
@@ -144,9 +153,17 @@ def _chosen(
     return {f"MEDLOOP_REPLAY_{name}": value for name, value in wanted.items() if value is not None}
 
 
-def _prepare(
+def prepare(
     scenario: ScenarioName, data: str | None, model: Path | None, chosen: dict[str, Any]
 ) -> tuple[Stream, ModelChoice]:
+    """Return a scenario's stream, and the model that it starts with.
+
+    Args:
+        scenario: what changes.
+        data: as `--data`.
+        model: a named one, if any.
+        chosen: variables of the stream.
+    """
     from medloop_services.bus.context import load_settings
     from medloop_services.model_choice import choose_model
     from medloop_services.replay.dataset import load_dataset
@@ -196,22 +213,42 @@ def _judge(
         setup_seconds=setup,
         drift_seconds=result.drift_seconds,
         trace=result.trace,
+        where=_located(stream, choice, result),
         domains=judge(stream, choice.model, result.released, oracle=oracle, announce=tell),
+    )
+
+
+def _located(stream: Stream, choice: ModelChoice, result: Run) -> Where:
+    from medloop_services.detecting.watching import reference_of
+    from medloop_services.report.standard_scores import Standard
+    from medloop_services.report.where import locate
+
+    base = result.trace.base
+    return locate(
+        result.trace,
+        Standard.of(reference_of(choice.model)),
+        base.version if base else "",
+        stream.onset,
+        stream.drift_at,
     )
 
 
 def _finish(summary: Summary, report: Path, picture: Path | None, json: Path | None) -> None:
     from medloop_services.report.html import story, write_report
     from medloop_services.report.plots import save_picture
+    from medloop_services.report.where_plots import save_where_pictures
+    from medloop_services.report.where_section import sentence
 
     report.parent.mkdir(parents=True, exist_ok=True)
     write_report(summary, report)
     if picture is not None:
         save_picture(summary, picture)
+        save_where_pictures(summary.where, picture)
     figures = summary.as_json()
     write_json(figures, json)
     console = Console(soft_wrap=True, highlight=False)
     console.print(story(summary))
+    console.print(f"  {sentence(summary.where)}")
     for name, evaluation in summary.domains:
         if evaluation is not None:
             balanced = evaluation.balanced_accuracy

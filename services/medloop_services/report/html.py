@@ -8,19 +8,15 @@ from jinja2 import Environment, StrictUndefined
 
 from medloop_services.report.plots import accuracy_plot, domains_plot, statistics_plot
 from medloop_services.report.summary import Summary
+from medloop_services.report.where_section import STYLE, where_section
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>medloop · {{ facts.scenario }}</title>
 <style>
- body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 960px; margin: 2.5rem auto; padding: 0 1rem }
- h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+{{ style | safe }}
  .verdict { display: inline-block; padding: .15rem .6rem; border-radius: .3rem; color: #fff;
             background: {{ "#2b8a3e" if facts.closed else "#c92a2a" }} }
- table { border-collapse: collapse; width: 100%; font-size: .92rem }
- th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e4e7eb; vertical-align: top }
- td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
- svg { width: 100%; height: auto } .muted { color: #616e7c }
 </style></head><body>
 <h1>medloop · {{ facts.scenario }} <span class="verdict">{{ "closed" if facts.closed else "open" }}</span></h1>
 <p class="muted">{{ facts.data }} · seed {{ facts.seed }} · {{ facts.images }} images</p>
@@ -29,6 +25,7 @@ _TEMPLATE = """<!doctype html>
 {{ accuracy | safe }}
 {{ statistics | safe }}
 {{ domains | safe }}
+{{ where | safe }}
 <h2>Why</h2>
 <table>{% for sentence in facts.evidence %}<tr><td>{{ sentence }}</td></tr>{% endfor %}</table>
 <h2>On the test sets</h2>
@@ -65,7 +62,9 @@ def write_report(summary: Summary, path: Path) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     trace = summary.trace
     text = environment.from_string(_TEMPLATE).render(
+        style=STYLE,
         facts=summary.as_json(),
+        where=where_section(summary.where),
         story=story(summary),
         accuracy=accuracy_plot(summary),
         statistics=statistics_plot(summary),

@@ -48,7 +48,7 @@ def accuracy_plot(summary: Summary) -> str:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 3.1), layout="constrained")
         _draw_accuracy(axes, summary)
-        return _svg(figure)
+        return svg(figure)
 
 
 def statistics_plot(summary: Summary) -> str:
@@ -56,7 +56,7 @@ def statistics_plot(summary: Summary) -> str:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 3.1), layout="constrained")
         _draw_statistics(axes, summary)
-        return _svg(figure)
+        return svg(figure)
 
 
 def domains_plot(summary: Summary) -> str:
@@ -64,7 +64,7 @@ def domains_plot(summary: Summary) -> str:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 2.9), layout="constrained")
         _draw_domains(axes, summary)
-        return _svg(figure)
+        return svg(figure)
 
 
 def save_picture(summary: Summary, path: Path) -> None:
@@ -154,7 +154,8 @@ def _mark_moments(axes: Axes, summary: Summary) -> None:
     axes.set_xlim(0, max(summary.images, 1))
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG text, and close it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)

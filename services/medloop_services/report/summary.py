@@ -8,6 +8,7 @@ from typing import Any
 
 from medloop_services.report.evaluation import Evaluation
 from medloop_services.report.trace import Moment, Trace
+from medloop_services.report.where import Where
 
 EXPECTED = {
     "data-drift": "data-drift",
@@ -56,6 +57,7 @@ class Summary:
     drift_seconds: float
     trace: Trace
     domains: Domains
+    where: Where
 
     @property
     def detected_at_image(self) -> int | None:
@@ -121,6 +123,7 @@ class Summary:
             "diagnosis": self.diagnosis,
             "expected_diagnosis": self.expected_diagnosis,
             "evidence": list(request.evidence) if request else [],
+            "where": self.where.as_json(),
             "strategy": request.strategy.value if request else None,
             "accuracy": {name: e.accuracy.value if e else None for name, e in self.domains},
             "balanced_accuracy": {name: e.balanced_accuracy.value if e else None for name, e in self.domains},

@@ -19,6 +19,7 @@ from medloop_schemas import (
     DriftSignalled,
     Event,
     ExampleLabelled,
+    Frame,
     ImageAcquired,
     LabelConfirmed,
     PredictionMade,
@@ -64,9 +65,12 @@ class Trace:
     served: dict[str, Served] = field(default_factory=dict)
     truth: dict[str, int] = field(default_factory=dict)
     right: dict[str, bool] = field(default_factory=dict)
-    labels: set[str] = field(default_factory=set)
+    labels: dict[str, LabelConfirmed] = field(default_factory=dict)
     images: dict[str, datetime] = field(default_factory=dict)
+    frames: dict[str, Frame] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
+    stats: dict[str, StatsMeasured] = field(default_factory=dict)
+    signals: dict[str, DriftSignalled] = field(default_factory=dict)
     measured_twice: set[str] = field(default_factory=set)
     levels: list[Level] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
@@ -96,6 +100,7 @@ class Trace:
     def _(self, event: ImageAcquired, seconds: float) -> None:
         if event.image_id not in self.images:
             self.images[event.image_id] = event.time
+            self.frames[event.image_id] = event.frame
             if self.times and event.time < self.times[-1]:
                 self.times.insert(bisect_right(self.times, event.time), event.time)
             else:
@@ -103,7 +108,9 @@ class Trace:
 
     @_fold.register
     def _(self, event: LabelConfirmed, seconds: float) -> None:
-        self.labels.add(event.image_id)
+        known = self.labels.setdefault(event.image_id, event)
+        if event.revision > known.revision:
+            self.labels[event.image_id] = event
 
     @_fold.register
     def _(self, event: PredictionMade, seconds: float) -> None:
@@ -112,12 +119,14 @@ class Trace:
 
     @_fold.register
     def _(self, event: StatsMeasured, seconds: float) -> None:
+        self.stats[event.event_id] = event
         for image in event.images:
             if self.measured.setdefault(image.image_id, event.event_id) != event.event_id:
                 self.measured_twice.add(image.image_id)
 
     @_fold.register
     def _(self, event: DriftSignalled, seconds: float) -> None:
+        self.signals[event.event_id] = event
         position = self.position(event.time)
         highest: dict[str, float] = {}
         for reading in event.readings:
@@ -193,7 +202,7 @@ class Trace:
     def lost(self) -> int:
         """Images with neither a prediction nor a dead letter, and labels of served images not joined."""
         unserved = len(self.images) - len(self.served.keys() & self.images.keys())
-        unjoined = len((self.labels & self.served.keys()) - self.truth.keys())
+        unjoined = len((self.labels.keys() & self.served.keys()) - self.truth.keys())
         return max(0, unserved + unjoined - len(self.dead_letters))
 
     @property
