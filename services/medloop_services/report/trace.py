@@ -16,11 +16,13 @@ from medloop_schemas import (
     AdaptationRequested,
     AuditRecorded,
     CandidateTrained,
+    DriftDiagnosed,
     DriftSignalled,
     Event,
     ExampleLabelled,
     ImageAcquired,
     LabelConfirmed,
+    LabelRequested,
     PredictionMade,
     ReleaseChanged,
     ReleaseStage,
@@ -130,6 +132,11 @@ class Trace:
             first = alarmed[0]
             text = f"{first.detector} on {first.statistic}: {first.value:.3g} over {first.threshold:.3g}"
             self._mark("alarm", event, seconds, text)
+
+    @_fold.register(DriftDiagnosed)
+    @_fold.register(LabelRequested)
+    def _(self, event: DriftDiagnosed | LabelRequested, seconds: float) -> None:
+        """Counted on the wire; what is drawn is the request that a diagnosis leads to."""
 
     @_fold.register
     def _(self, event: AdaptationRequested, seconds: float) -> None:
