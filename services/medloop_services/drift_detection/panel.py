@@ -20,6 +20,7 @@ from medloop_services.drift_detection.detectors.maximum_mean_discrepancy import 
     DiscrepancyState,
     MaximumMeanDiscrepancy,
 )
+from medloop_services.drift_detection.detectors.sensor import Sensor, SensorState
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
 IMAGE_DETECTORS = 4
@@ -39,6 +40,7 @@ class PanelState(BaseModel):
     ks: KolmogorovSmirnovState
     mmd: DiscrepancyState
     labels: LabelErrorState
+    sensor: SensorState = SensorState()
     images_seen: int = 0
     labels_seen: int = 0
 
@@ -53,6 +55,7 @@ class Panel:
     ks: KolmogorovSmirnov
     mmd: MaximumMeanDiscrepancy
     label_error: LabelError
+    sensor: Sensor
 
     @classmethod
     def calibrated(cls, reference: Reference, settings: DriftDetectionSettings) -> Panel:
@@ -87,6 +90,7 @@ class Panel:
                 labels_per_alarm=settings.labels_per_false_alarm,
                 seed=settings.seed,
             ),
+            sensor=Sensor.of(reference),
         )
 
     def initial(self) -> PanelState:
@@ -112,6 +116,7 @@ class Panel:
                 "adwin": self.adwin.update(state.adwin, batch),
                 "ks": self.ks.update(state.ks, batch),
                 "mmd": self.mmd.update(state.mmd, batch),
+                "sensor": self.sensor.update(state.sensor, event),
                 "images_seen": state.images_seen + len(event.images),
             }
         )
@@ -131,4 +136,5 @@ class Panel:
             *self.mmd.readings(state.mmd),
             *self.adwin.readings(state.adwin),
             *self.label_error.readings(state.labels),
+            *self.sensor.readings(state.sensor),
         )

@@ -52,7 +52,8 @@ def test_every_micro_batch_is_answered_by_where_all_detectors_stand(device: Devi
     signals = device.see(stats(160, seed=1))
     assert [signal.sequence for signal in signals] == list(range(15, 160, 16))
     assert signals[-1].images_seen == 160
-    assert {reading.detector for reading in signals[-1].readings} == {"cusum", "ks", "mmd", "adwin", "labels"}
+    detectors = {reading.detector for reading in signals[-1].readings}
+    assert detectors == {"cusum", "ks", "mmd", "adwin", "labels", "sensor"}
     assert not any(reading.alarmed for signal in signals for reading in signal.readings)
 
 
