@@ -8,6 +8,7 @@ from medloop_model.statistics import Reference
 from medloop_schemas import DetectorReading, StatsMeasured
 from pydantic import BaseModel, ConfigDict
 
+from medloop_services.drift_detection.accuracy import MARGIN, AccuracyState, ExpectedAccuracy
 from medloop_services.drift_detection.baseline import Baseline
 from medloop_services.drift_detection.detectors.adwin import Adwin, AdwinState
 from medloop_services.drift_detection.detectors.cusum import Cusum, CusumState
@@ -41,6 +42,7 @@ class PanelState(BaseModel):
     mmd: DiscrepancyState
     labels: LabelErrorState
     sensor: SensorState = SensorState()
+    accuracy: AccuracyState = AccuracyState()
     images_seen: int = 0
     labels_seen: int = 0
 
@@ -56,6 +58,7 @@ class Panel:
     mmd: MaximumMeanDiscrepancy
     label_error: LabelError
     sensor: Sensor
+    accuracy: ExpectedAccuracy | None
 
     @classmethod
     def calibrated(cls, reference: Reference, settings: DriftDetectionSettings) -> Panel:
@@ -91,6 +94,7 @@ class Panel:
                 seed=settings.seed,
             ),
             sensor=Sensor.of(reference),
+            accuracy=ExpectedAccuracy.of(reference),
         )
 
     def initial(self) -> PanelState:
@@ -117,9 +121,15 @@ class Panel:
                 "ks": self.ks.update(state.ks, batch),
                 "mmd": self.mmd.update(state.mmd, batch),
                 "sensor": self.sensor.update(state.sensor, event),
+                "accuracy": self._accuracy_after(state.accuracy, event),
                 "images_seen": state.images_seen + len(event.images),
             }
         )
+
+    def _accuracy_after(self, state: AccuracyState, event: StatsMeasured) -> AccuracyState:
+        if self.accuracy is None:
+            return state
+        return self.accuracy.update(state, [image.decision[MARGIN] for image in event.images])
 
     def after_label(
         self, state: PanelState, predicted: int, label: int, name: str, sequence: int

@@ -124,7 +124,8 @@ class Polarity:
         rows = matrix[:, columns]
         spread = np.maximum(rows.std(0), SMALLEST_SPREAD)
         covariance = np.cov(rows.T) + np.diag((OWN_VARIANCE * spread) ** 2)
-        uncut = cls(columns, coloured, rows.mean(0), np.linalg.inv(covariance))
+        precision = np.asarray(np.linalg.inv(covariance), np.float64)
+        uncut = cls(columns, coloured, rows.mean(0), precision)
         median = float(np.median(uncut.distances(rows)))
         cut = replace(uncut, farthest=MOST_DISTANCE * median)
         upright, turned = cut.distances(rows), cut.distances(cut.mirrored(rows))
@@ -138,7 +139,8 @@ class Polarity:
         """Return (n,) the cut Mahalanobis distance of images, (n, s)."""
         offset = rows - self.centre
         squared = np.einsum("ns,st,nt->n", offset, self.precision, offset)
-        return np.minimum(np.sqrt(np.maximum(squared, 0)), self.farthest)
+        distances: FloatArray = np.minimum(np.sqrt(np.maximum(squared, 0)), self.farthest)
+        return distances
 
     def mirrored(self, rows: FloatArray) -> FloatArray:
         """Return what the scalars of images (n, s) would be if these were inverted."""
