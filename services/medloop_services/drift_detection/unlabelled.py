@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from itertools import islice
 from typing import Protocol
 
 from medloop_schemas import UnlabelledImage
@@ -36,9 +35,9 @@ def drawn(waiting: Mapping[str, Waiting]) -> tuple[UnlabelledImage, ...]:
     """Return the sample, in the order in which it was drawn.
 
     Args:
-        waiting: image id → image, in the order in which they came.
+        waiting: image id → image.
     """
-    recent = list(islice(reversed(waiting.items()), RECENT))
+    recent = sorted(waiting.items(), key=lambda item: item[1].sequence)[-RECENT:]
     counts: dict[int, int] = {}
     sample: list[UnlabelledImage] = []
     for image_id, image in sorted(recent, key=lambda item: _place(item[0])):

@@ -1,1 +1,1 @@
-"""Reads signals, writes adaptation requests: decides whether a site has drifted, and into what."""
+"""Reads signals, writes diagnoses and requests for labels and adaptations: decides what has changed at a site."""
