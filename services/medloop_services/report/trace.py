@@ -64,6 +64,7 @@ class Trace:
 
     times: list[datetime] = field(default_factory=list)
     served: dict[str, Served] = field(default_factory=dict)
+    withheld: set[str] = field(default_factory=set)
     truth: dict[str, int] = field(default_factory=dict)
     right: dict[str, bool] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
@@ -109,6 +110,9 @@ class Trace:
 
     @_fold.register
     def _(self, event: PredictionMade, seconds: float) -> None:
+        if event.withheld:
+            self.withheld.add(event.image_id)
+            return
         self.served[event.image_id] = Served(event.model_version, event.predicted_class)
         self.version_of[event.device_id] = f"{event.model_version} ({event.stage.value})"
 
@@ -199,7 +203,8 @@ class Trace:
     @property
     def lost(self) -> int:
         """Images with neither a prediction nor a dead letter, and labels of served images not joined."""
-        unserved = len(self.images) - len(self.served.keys() & self.images.keys())
+        answered = self.served.keys() | self.withheld
+        unserved = len(self.images) - len(answered & self.images.keys())
         unjoined = len((self.labels & self.served.keys()) - self.truth.keys())
         return max(0, unserved + unjoined - len(self.dead_letters))
 
