@@ -12,10 +12,12 @@ from conditions import (
     CLEAN,
     Condition,
     corrupted_conditions,
+    fault_conditions,
     image_conditions,
     image_pools,
     label_conditions,
     label_policies,
+    prior_conditions,
 )
 from cost import costs
 from diagnosing import Site, confusion
@@ -209,6 +211,8 @@ class Monitoring:
             ),
             Diagnosis.CONCEPT_DRIFT: label_conditions(self.domains, list(policies)),
         }
+        causes[Diagnosis.PRIOR_SHIFT] = prior_conditions(self.domains)
+        causes[Diagnosis.SENSOR_FAULT] = fault_conditions(self.domains)
         if self.scenario is ScenarioName.NEW_CLASS:
             every = image_conditions(self.scenario, self.domains, ())
             causes[Diagnosis.NEW_CLASS] = [one for one in every if one.name == self.scenario]
@@ -216,7 +220,7 @@ class Monitoring:
             self.probe.context, self.probe.release, self.probe.panel.baseline, self.domains.class_names
         )
         with bar("diagnosing", self.size.scenarios) as advance:
-            results.confusion = confusion(
+            results.confusion, results.confidently_wrong = confusion(
                 site,
                 self.pools | self._relabelled(policies),
                 {str(cause): conditions for cause, conditions in causes.items()},
