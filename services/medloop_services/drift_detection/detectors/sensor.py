@@ -61,7 +61,7 @@ MOST_DISTANCE = 3.0
 USUAL_QUANTILE = 0.999
 """Of the mean distances of windows of reference images: as near as they are."""
 
-LEAST_GAP = 0.2
+LEAST_GAP = 0.15
 """In medians of the reference's distances: what mirroring must move its windows by, or it can't be seen."""
 
 WINDOWS = 512
