@@ -84,14 +84,14 @@ class Site:
         # The loop remembers; the services, and the detectors that they have calibrated, serve many loops.
         loop = InProcessLoop(self.services, observe)
         loop.publish([self.release])
-        for images, event in self._events(stream):
+        for images, event in self.events(stream):
             loop.publish([event])
             if said and (named := said[-1].diagnosis) is not None:
                 probability = said[-1].probabilities[named]
                 return Answer(EARLY if images <= start else str(named), probability)
         return Answer(UNDECIDED if said else NOTHING)
 
-    def _events(self, stream: Measured) -> Iterator[tuple[int, Event]]:
+    def events(self, stream: Measured) -> Iterator[tuple[int, Event]]:
         """Return micro-batches and late labels in order, each with the images that all devices have taken."""
         devices = self.settings.devices
         step = devices * BATCH

@@ -1,1 +1,1 @@
-"""Reads signals, writes diagnoses and requests for labels and adaptations: decides what has changed at a site."""
+"""Reads signals, writes diagnoses, label and adaptation requests: decides what has changed at a site."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medloop_schemas import Diagnosis, Strategy
+from medloop_schemas import Diagnosis, Layer, Strategy
 
 from medloop_services.event_aggregation.alarms import (
     ALARMS,
@@ -87,12 +87,12 @@ def diagnose(devices: Devices, settings: EventAggregationSettings) -> Opinion | 
         devices: the active devices that one model version serves.
         settings: what tells the diagnoses apart.
     """
-    alarmed = {kind: lasting(devices, kind, settings) for kind in (Kind.INPUTS, Kind.LABELS, Kind.PRIOR)}
+    alarmed = _alarmed(devices, settings)
     unknown = _unknown_labels(devices) >= settings.unknown_labels
     if not unknown and not any(alarmed.values()):
         return None
     labelled = _labelled(devices, alarmed)
-    evidence = _evidence(devices, alarmed, unknown, labelled, settings)
+    evidence = evidence_of(devices, settings)
     if _is_false_alarm(evidence):
         return None
     likely = probabilities(evidence)
@@ -139,22 +139,30 @@ _FAULTS = {
 }
 
 
-def _evidence(
-    devices: Devices,
-    alarmed: Mapping[Kind, Sequence[str]],
-    unknown: bool,
-    labelled: int,
-    settings: EventAggregationSettings,
-) -> Evidence:
-    settled = labelled >= settings.settling_labels
+def evidence_of(devices: Devices, settings: EventAggregationSettings) -> Evidence:
+    """Return what is found at devices whose frames are good; arguments as of `diagnose`."""
+    alarmed = _alarmed(devices, settings)
+    unknown = _unknown_labels(devices) >= settings.unknown_labels
+    settled = _labelled(devices, alarmed) >= settings.settling_labels
     overruled = bool(alarmed[Kind.LABELS])
     return Evidence(
         sensor=Sensor.GOOD,
         inputs=_inputs(devices, alarmed[Kind.INPUTS], settings),
-        mix=Mix.MOVED if alarmed[Kind.PRIOR] else Mix.QUIET,
+        mix=_mix(devices, alarmed[Kind.PRIOR]),
         names=Names.UNKNOWN if unknown else Names.KNOWN if settled else None,
         errors=Errors.RAISED if overruled else Errors.EXPECTED if settled else None,
     )
+
+
+def _alarmed(devices: Devices, settings: EventAggregationSettings) -> dict[Kind, list[str]]:
+    return {kind: lasting(devices, kind, settings) for kind in (Kind.INPUTS, Kind.LABELS, Kind.PRIOR)}
+
+
+def _mix(devices: Devices, moved: Sequence[str]) -> Mix | None:
+    """Return what the mix of answers shows; awaited while it has moved for too short a time to tell."""
+    if moved:
+        return Mix.MOVED
+    return None if any(standing.prior is not None for standing in devices.values()) else Mix.QUIET
 
 
 def _inputs(devices: Devices, shifted: Sequence[str], settings: EventAggregationSettings) -> Inputs:
@@ -162,8 +170,11 @@ def _inputs(devices: Devices, shifted: Sequence[str], settings: EventAggregation
         return Inputs.QUIET
     if _share(devices, shifted) >= settings.shifted_share:
         return Inputs.MOST
-    detectors = [{reading.detector for reading in input_alarms(devices[name].signal)} for name in shifted]
-    return Inputs.SOME if any(len(found) > 1 for found in detectors) else Inputs.SLIGHT
+    alarms = [input_alarms(devices[name].signal) for name in shifted]
+    if not any(reading.layer is Layer.DATA for readings in alarms for reading in readings):
+        return Inputs.DEEP
+    several = any(len({reading.detector for reading in readings}) > 1 for readings in alarms)
+    return Inputs.SOME if several else Inputs.SLIGHT
 
 
 def _is_false_alarm(evidence: Evidence) -> bool:

@@ -25,10 +25,12 @@ class Inputs(Enum):
     """What the data, feature, activation and decision layers show."""
 
     QUIET = "quiet"
+    DEEP = "deep"
+    """What the network makes of the images, and not the images themselves."""
     SLIGHT = "slight"
-    """One detector alone, and few images."""
+    """The images, but one detector alone says so, and of few."""
     SOME = "some"
-    """Several detectors; as far as one scalar shows it, fewer images than would be all."""
+    """The images, and several detectors say so; as far as one scalar shows it, not of most."""
     MOST = "most"
 
 
@@ -73,16 +75,17 @@ CAUSES = (
 
 LIKELIHOOD: Mapping[Finding, tuple[float, float, float, float, float]] = {
     # Columns as in CAUSES; the rows of each kind add up to 1.
-    Inputs.QUIET: (0.004, 0.952, 0.10, 0.94, 0.01),
-    Inputs.SLIGHT: (0.004, 0.040, 0.10, 0.05, 0.01),
-    Inputs.SOME: (0.192, 0.004, 0.78, 0.008, 0.08),
-    Inputs.MOST: (0.800, 0.004, 0.02, 0.002, 0.90),
+    Inputs.QUIET: (0.002, 0.942, 0.10, 0.340, 0.01),
+    Inputs.DEEP: (0.002, 0.030, 0.20, 0.600, 0.01),
+    Inputs.SLIGHT: (0.006, 0.020, 0.10, 0.025, 0.01),
+    Inputs.SOME: (0.190, 0.004, 0.58, 0.030, 0.05),
+    Inputs.MOST: (0.800, 0.004, 0.02, 0.005, 0.92),
     Mix.QUIET: (0.50, 0.95, 0.50, 0.10, 0.10),
     Mix.MOVED: (0.50, 0.05, 0.50, 0.90, 0.90),
     Names.KNOWN: (0.998, 0.998, 0.002, 0.998, 0.998),
     Names.UNKNOWN: (0.002, 0.002, 0.998, 0.002, 0.002),
-    Errors.EXPECTED: (0.50, 0.03, 0.80, 0.95, 0.50),
-    Errors.RAISED: (0.50, 0.97, 0.20, 0.05, 0.50),
+    Errors.EXPECTED: (0.50, 0.03, 0.80, 0.95, 0.40),
+    Errors.RAISED: (0.50, 0.97, 0.20, 0.05, 0.60),
     Sensor.GOOD: (0.999, 0.999, 0.999, 0.999, 0.01),
     Sensor.FAULTY: (0.001, 0.001, 0.001, 0.001, 0.99),
 }
