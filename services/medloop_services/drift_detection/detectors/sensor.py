@@ -64,6 +64,9 @@ USUAL_QUANTILE = 0.999
 LEAST_GAP = 0.15
 """In medians of the reference's distances: what mirroring must move its windows by, or it can't be seen."""
 
+FEWEST_OF_A_CLASS = 48
+"""Images of a predicted class that make it a group of its own: body parts may look nothing alike."""
+
 WINDOWS = 512
 SMALLEST_SPREAD = 1e-4
 OWN_VARIANCE = 0.05
@@ -87,13 +90,13 @@ class SensorState(DetectorState):
 class Polarity:
     """What images look like, and what they would if they were inverted.
 
-    Shapes: n images, s scalars.
+    Shapes: n images, s scalars, g groups.
 
     Attributes:
         columns: (s,) places of TONES, COLOURS and those UNMOVED that there are, in this order.
         coloured: whether COLOURS are among them.
-        centre: (s,) mean.
-        precision: (s, s) inverse covariance.
+        centres: (g, s) mean of all images, or of each predicted class that has enough.
+        precisions: (g, s, s) inverse covariances.
         farthest: at which distances are cut.
         usual: the largest mean distance of a window of reference images.
         threshold: of how much nearer a window is once mirrored.
@@ -101,8 +104,8 @@ class Polarity:
 
     columns: tuple[int, ...]
     coloured: bool
-    centre: FloatArray
-    precision: FloatArray
+    centres: FloatArray
+    precisions: FloatArray
     farthest: float = np.inf
     usual: float = 0.0
     threshold: float = 0.0
@@ -110,6 +113,8 @@ class Polarity:
     @classmethod
     def of(cls, names: Sequence[str], matrix: FloatArray, predicted: NDArray[np.int64]) -> Polarity | None:
         """Return a reference's, or None if it lacks a tone or its images look much the same inverted.
+
+        Where images of all kinds taken together do, those of each predicted class may not.
 
         Args:
             names: of the data-layer scalars, as the columns.
@@ -122,23 +127,38 @@ class Polarity:
         watched = (*TONES, *(COLOURS if coloured else ()), *(name for name in UNMOVED if name in names))
         columns = tuple(names.index(name) for name in watched)
         rows = matrix[:, columns]
-        spread = np.maximum(rows.std(0), SMALLEST_SPREAD)
-        covariance = np.cov(rows.T) + np.diag((OWN_VARIANCE * spread) ** 2)
-        precision = np.asarray(np.linalg.inv(covariance), np.float64)
-        uncut = cls(columns, coloured, rows.mean(0), precision)
+        of_class = [rows[predicted == label] for label in np.unique(predicted)]
+        drawn, kinds = _windows(predicted), [group for group in of_class if len(group) >= FEWEST_OF_A_CLASS]
+        pooled = cls._calibrated(columns, coloured, rows, [rows], drawn)
+        return pooled or (cls._calibrated(columns, coloured, rows, kinds, drawn) if kinds else None)
+
+    @classmethod
+    def _calibrated(
+        cls,
+        columns: tuple[int, ...],
+        coloured: bool,
+        rows: FloatArray,
+        groups: Sequence[FloatArray],
+        drawn: NDArray[np.int64],
+    ) -> Polarity | None:
+        uncut = cls(
+            columns,
+            coloured,
+            centres=np.stack([group.mean(0) for group in groups]),
+            precisions=np.stack([_precision(group) for group in groups]),
+        )
         median = float(np.median(uncut.distances(rows)))
         cut = replace(uncut, farthest=MOST_DISTANCE * median)
         upright, turned = cut.distances(rows), cut.distances(cut.mirrored(rows))
-        drawn = _windows(predicted)
         gap = float(np.quantile((turned - upright)[drawn].mean(1), 1 - TURNED_QUANTILE)) / 2
         if gap < LEAST_GAP * median:
             return None
         return replace(cut, usual=float(np.quantile(upright[drawn].mean(1), USUAL_QUANTILE)), threshold=gap)
 
     def distances(self, rows: FloatArray) -> FloatArray:
-        """Return (n,) the cut Mahalanobis distance of images, (n, s)."""
-        offset = rows - self.centre
-        squared = np.einsum("ns,st,nt->n", offset, self.precision, offset)
+        """Return (n,) the cut Mahalanobis distance of images, (n, s), to the nearest group."""
+        offset = rows[:, np.newaxis] - self.centres
+        squared = np.einsum("ngs,gst,ngt->ng", offset, self.precisions, offset).min(1)
         distances: FloatArray = np.minimum(np.sqrt(np.maximum(squared, 0)), self.farthest)
         return distances
 
@@ -249,6 +269,14 @@ class Sensor:
         if fault == "black":
             return sequences[int(self._dark(np.array(state.window.rows)).argmax())]
         return sequences[-state.run] if fault == "frozen" else sequences[0]
+
+
+def _precision(rows: FloatArray) -> FloatArray:
+    """Return the inverse covariance (s, s) of images, (n, s)."""
+    spread = np.maximum(rows.std(0), SMALLEST_SPREAD)
+    covariance = np.cov(rows.T) + np.diag((OWN_VARIANCE * spread) ** 2)
+    precision: FloatArray = np.linalg.inv(covariance).astype(np.float64)
+    return precision
 
 
 def _windows(predicted: NDArray[np.int64]) -> NDArray[np.int64]:
