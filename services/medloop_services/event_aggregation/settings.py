@@ -27,7 +27,7 @@ class EventAggregationSettings(BaseSettings):
         description="images that a device's mix of answers must have moved for to count",
     )
     confidence: float = Field(
-        default=0.9, gt=0.5, lt=1, description="probability from which a cause is named, and acted upon"
+        default=0.85, gt=0.5, lt=1, description="probability from which a cause is named, and acted upon"
     )
     closing_images: int = Field(
         default=32,
