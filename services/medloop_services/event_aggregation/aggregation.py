@@ -88,7 +88,7 @@ def standing(
     if faulty_at is not None:
         alarms = {kind: alarm if kind is Kind.SENSOR else None for kind, alarm in alarms.items()}
     return DeviceStanding(
-        signal=signal,
+        signal=signal.model_copy(update={"unlabelled": ()}),  # asked for now or never
         inputs=alarms[Kind.INPUTS],
         labels=alarms[Kind.LABELS],
         prior=alarms[Kind.PRIOR],
