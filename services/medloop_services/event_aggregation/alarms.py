@@ -48,6 +48,11 @@ def prior_alarms(signal: DriftSignalled) -> list[DetectorReading]:
     return _clearest_first(signal, lambda one: one.detector == PRIOR)
 
 
+def watches_mix(signal: DriftSignalled) -> bool:
+    """Return whether the mix of predicted classes is watched at all."""
+    return any(reading.detector == PRIOR for reading in signal.readings)
+
+
 def sensor_alarms(signal: DriftSignalled) -> list[DetectorReading]:
     """Return the alarmed readings of frames that are no pictures, the clearest first."""
     return _clearest_first(signal, lambda one: one.detector == SENSOR)

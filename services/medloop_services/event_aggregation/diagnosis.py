@@ -30,6 +30,7 @@ from medloop_services.event_aggregation.alarms import (
     sensor_alarms,
     site_onset,
     unknown_alarms,
+    watches_mix,
 )
 from medloop_services.event_aggregation.probability import (
     Errors,
@@ -159,10 +160,12 @@ def _alarmed(devices: Devices, settings: EventAggregationSettings) -> dict[Kind,
 
 
 def _mix(devices: Devices, moved: Sequence[str]) -> Mix | None:
-    """Return what the mix of answers shows; awaited while it has moved for too short a time to tell."""
+    """Return what the mix of answers shows; None while nobody watches it, or it has only just moved."""
     if moved:
         return Mix.MOVED
-    return None if any(standing.prior is not None for standing in devices.values()) else Mix.QUIET
+    watched = any(watches_mix(standing.signal) for standing in devices.values())
+    just_moved = any(standing.prior is not None for standing in devices.values())
+    return Mix.QUIET if watched and not just_moved else None
 
 
 def _inputs(devices: Devices, shifted: Sequence[str], settings: EventAggregationSettings) -> Inputs:
@@ -179,7 +182,8 @@ def _inputs(devices: Devices, shifted: Sequence[str], settings: EventAggregation
 
 def _is_false_alarm(evidence: Evidence) -> bool:
     """Return whether one detector alone has seen a shift of few images, and labels find nothing amiss."""
-    return evidence == Evidence(Sensor.GOOD, Inputs.SLIGHT, Mix.QUIET, Names.KNOWN, Errors.EXPECTED)
+    amiss = evidence.mix is Mix.MOVED or evidence.errors is not Errors.EXPECTED
+    return evidence.inputs is Inputs.SLIGHT and evidence.names is Names.KNOWN and not amiss
 
 
 def _labelled(devices: Devices, alarmed: Mapping[Kind, Sequence[str]]) -> int:

@@ -112,7 +112,7 @@ class Polarity:
 
     @classmethod
     def of(cls, names: Sequence[str], matrix: FloatArray, predicted: NDArray[np.int64]) -> Polarity | None:
-        """Return a reference's, or None if it lacks a tone or its images look much the same inverted.
+        """Return a reference's, or None if it lacks a tone or images, or these look much the same inverted.
 
         Where images of all kinds taken together do, those of each predicted class may not.
 
@@ -121,7 +121,7 @@ class Polarity:
             matrix: (n, k) their values on the reference.
             predicted: (n,) the model's answers; a window may be of one class alone.
         """
-        if not set(TONES) <= set(names):
+        if not set(TONES) <= set(names) or len(matrix) < FEWEST_OF_A_CLASS:
             return None
         coloured = set(COLOURS) <= set(names)
         watched = (*TONES, *(COLOURS if coloured else ()), *(name for name in UNMOVED if name in names))

@@ -135,6 +135,10 @@ def test_a_fault_is_not_watched_without_its_scalars(scalar: str, fault: str) -> 
     assert fault not in {reading.statistic for reading in sensor.readings(state)}
 
 
+def test_inversion_is_not_watched_by_a_handful_of_images() -> None:
+    assert Sensor.of(reference_of(IMAGES[:8])).polarity is None
+
+
 def test_inversion_is_not_watched_where_it_shows_nothing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (REFERENCE_IMAGES, 28, 28), np.uint8)
     assert Sensor.of(reference_of(noise)).polarity is None

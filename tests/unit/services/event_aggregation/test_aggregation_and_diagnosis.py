@@ -63,6 +63,7 @@ def signal(
         readings=(
             reading(Layer.DATA, "cusum", "noise", data, since),
             reading(Layer.DATA, "ks", "sharpness", data and corroborated, since),
+            reading(Layer.DECISION, "prior", "class_mix", False),
             reading(Layer.LABEL, "cusum", "error", errors, since),
             reading(Layer.LABEL, "labels", "unknown_class", unknown > 0, since),
         ),

@@ -208,6 +208,16 @@ def test_a_moved_mix_with_a_small_shift_of_the_inputs_is_likelier_data_drift_but
     assert max(last.probabilities, key=lambda one: last.probabilities[one]) is Diagnosis.DATA_DRIFT
 
 
+def test_a_small_shift_stays_undecided_where_nobody_watches_the_mix_of_answers() -> None:
+    blind = [
+        event.model_copy(update={"readings": tuple(one for one in event.readings if one.detector != "prior")})
+        for event in QUIET + stretch(111, 300, data=True, share=0.3, labelled_to=200)
+    ]
+    _, outputs = run(blind)
+    assert {message.diagnosis for message in said(outputs)} == {None}
+    assert trained(outputs) == []
+
+
 def test_a_network_that_answers_otherwise_of_images_that_look_as_ever_sees_other_patients() -> None:
     _, outputs = run(QUIET + stretch(111, 300, feature=True, labelled_to=200))
     assert {message.diagnosis for message in said(outputs)} == {Diagnosis.PRIOR_SHIFT}
