@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from medloop_services.replay.corruption import SEVERITIES, corrupt
+from medloop_services.replay.corruption import FAULTS, SEVERITIES, corrupt
 from medloop_services.replay.domains import Domains
 from medloop_services.replay.policy import Policy, raised_bar, swapped_names
 from medloop_services.replay.settings import ScenarioName
@@ -42,6 +42,10 @@ RELABELLED_SHARES = (0.3, 0.5)
 CLEAN = "clean"
 READERS = "readers"
 PRIOR = "prior"
+FAULT = "fault"
+
+PRIOR_MOVES = (0.3, 0.4)
+"""By how much the share of the last class moves in a diagnosed prior shift: to where there is room."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def image_conditions(scenario: ScenarioName, domains: Domains, corruptions: Sequ
 def image_pools(
     scenario: ScenarioName, domains: Domains, corruptions: Sequence[str], images: int | None, seed: int
 ) -> Iterator[tuple[str, Split]]:
-    """Return the held-out images by name: clean, under each corruption and severity, and after the scenario.
+    """Return the held-out images by name: clean, under each corruption and
+    severity, from a broken device, and after the scenario.
 
     Args:
         scenario, domains, corruptions: as for `image_conditions`.
@@ -129,6 +134,8 @@ def image_pools(
         for severity in SEVERITIES:
             changed = corrupt(clean.images, name, severity, (seed, severity))
             yield pool_name(name, severity), clean.repainted(changed)
+    for name in FAULTS:
+        yield name, clean.repainted(corrupt(clean.images, name, 1, seed))
     if has_own_pool(scenario):
         yield scenario, _drawn(domains.pool_after, images, seed)
 
@@ -148,6 +155,30 @@ def label_policies(domains: Domains, shares: Sequence[float] = RELABELLED_SHARES
     if domains.known == 2:
         return {f"readers drop {share:.0%}": raised_bar(domains.training, share) for share in shares}
     return {"readers swap 2 names": swapped_names(0, domains.known // 2)}
+
+
+def prior_conditions(domains: Domains) -> list[Condition]:
+    """Return changes of the patients alone, away from the mix that the reference has."""
+    usual, known = domains.shares_before, domains.known
+    share = float(usual[known - 1] / usual[:known].sum())
+    moved = [share - move if share > 1 / 2 else share + move for move in PRIOR_MOVES]
+    return [
+        Condition(
+            f"prior {share:.0%} to {after:.0%}",
+            PRIOR,
+            CLEAN,
+            usual,
+            with_last_class(usual, known, after),
+            False,
+        )
+        for after in moved
+    ]
+
+
+def fault_conditions(domains: Domains) -> list[Condition]:
+    """Return a condition for each way in which a device may break."""
+    usual = domains.shares_before
+    return [Condition(name, FAULT, name, usual, usual, False) for name in FAULTS]
 
 
 def label_conditions(domains: Domains, policies: Sequence[str]) -> list[Condition]:

@@ -1,7 +1,7 @@
 """Random scenarios through the cores of drift_detection and event_aggregation: what is named as their cause.
 
 As `medloop simulate` joins them, without training: the devices of a site take turns, labels come late, and
-the first request of an adaptation is the diagnosis.
+the first cause that is named is the diagnosis; what is diagnosed without one is undecided.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import timedelta
 import numpy as np
 from conditions import Condition
 from measured import EPOCH, Measured
-from medloop_schemas import AdaptationRequested, Event, LabelConfirmed, ReleaseChanged, StatsMeasured
+from medloop_schemas import DriftDiagnosed, Event, LabelConfirmed, ReleaseChanged, StatsMeasured
 from medloop_services.bus.context import Context, load_settings
 from medloop_services.bus.processor import Service
 from medloop_services.drift_detection.app import build as build_drift_detection
@@ -29,7 +29,21 @@ STARTS = (200, 800)
 
 AFTER = 2_400
 NOTHING, EARLY = "nothing", "early"
-"""No diagnosis before the stream ended; one before anything had changed."""
+"""No cause was named before the stream ended; one before anything had changed."""
+
+UNDECIDED = "undecided"
+"""No cause was named, though something was noticed."""
+
+CONFIDENT = 0.9
+"""A wrong cause that is named with a higher probability is worse than none."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was made of a stream: a cause, EARLY, UNDECIDED or NOTHING, and how probable it was said to be."""
+
+    named: str
+    probability: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,24 +73,25 @@ class Site:
         services = (build_drift_detection(context), aggregation)
         return cls(release, services, baseline, class_names, load_settings(ScenarioSettings))
 
-    def diagnose(self, stream: Measured, start: int) -> str:
-        """Return the first diagnosis of a stream that changes at `start`, EARLY or NOTHING."""
-        requests: list[AdaptationRequested] = []
+    def diagnose(self, stream: Measured, start: int) -> Answer:
+        """Return the first diagnosis of a stream that changes at `start`."""
+        said: list[DriftDiagnosed] = []
 
         def observe(event: Event) -> None:
-            if isinstance(event, AdaptationRequested):
-                requests.append(event)
+            if isinstance(event, DriftDiagnosed):
+                said.append(event)
 
         # The loop remembers; the services, and the detectors that they have calibrated, serve many loops.
         loop = InProcessLoop(self.services, observe)
         loop.publish([self.release])
-        for images, event in self._events(stream):
+        for images, event in self.events(stream):
             loop.publish([event])
-            if requests:
-                return EARLY if images <= start else str(requests[0].diagnosis)
-        return NOTHING
+            if said and (named := said[-1].diagnosis) is not None:
+                probability = said[-1].probabilities[named]
+                return Answer(EARLY if images <= start else str(named), probability)
+        return Answer(UNDECIDED if said else NOTHING)
 
-    def _events(self, stream: Measured) -> Iterator[tuple[int, Event]]:
+    def events(self, stream: Measured) -> Iterator[tuple[int, Event]]:
         """Return micro-batches and late labels in order, each with the images that all devices have taken."""
         devices = self.settings.devices
         step = devices * BATCH
@@ -121,8 +136,8 @@ def confusion(
     scenarios: int,
     seed: int,
     advance: Callable[[int], None],
-) -> dict[str, dict[str, int]]:
-    """Return cause → diagnosis → how many of the random scenarios.
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Return cause → diagnosis → how many of the random scenarios, and cause → how many confidently wrong.
 
     Args:
         site: the model in service.
@@ -133,13 +148,15 @@ def confusion(
         advance: told how many more are done.
     """
     found: dict[str, dict[str, int]] = {cause: {} for cause in causes}
+    confidently_wrong = dict.fromkeys(causes, 0)
     for number in range(scenarios):
         random = np.random.default_rng((seed, number))
         cause = list(causes)[number % len(causes)]
         condition = causes[cause][int(random.integers(len(causes[cause])))]
         start = int(random.integers(*STARTS))
         stream = changing(pools, condition, Kind.IID, clean=start, after=AFTER, random=random)
-        diagnosis = site.diagnose(stream, start)
-        found[cause][diagnosis] = found[cause].get(diagnosis, 0) + 1
+        answer = site.diagnose(stream, start)
+        found[cause][answer.named] = found[cause].get(answer.named, 0) + 1
+        confidently_wrong[cause] += answer.named != cause and answer.probability > CONFIDENT
         advance(1)
-    return found
+    return found, confidently_wrong

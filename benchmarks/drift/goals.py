@@ -27,6 +27,9 @@ STATE_BYTES = 256 * 1024
 DIAGNOSED = 0.95
 """At least: share of random scenarios whose cause is named."""
 
+CONFIDENTLY_WRONG = 0.01
+"""At most: share of random scenarios in which another cause is named with a probability above 0.9."""
+
 SITE_CHANGE_DELAY = 40
 SITE_CHANGE_FOUND = 0.95
 """At least this share of shuffles notices the other laboratory within so many of its images: 19 of 20."""
@@ -56,6 +59,8 @@ def judged(results: Results) -> list[Goal]:
     tried = sum(sum(row.values()) for row in results.confusion.values())
     if tried:
         goals.append(Goal("scenarios whose cause is named, share", right / tried, DIAGNOSED, True))
+        wrong = sum(results.confidently_wrong.values())
+        goals.append(Goal("scenarios wrong with confidence, share", wrong / tried, CONFIDENTLY_WRONG, False))
     for row in results.site_changes:
         if row.detector == PANEL:
             name = f"shuffles that notice another laboratory in {row.within} images"

@@ -12,10 +12,12 @@ from conditions import (
     CLEAN,
     Condition,
     corrupted_conditions,
+    fault_conditions,
     image_conditions,
     image_pools,
     label_conditions,
     label_policies,
+    prior_conditions,
 )
 from cost import costs
 from diagnosing import Site, confusion
@@ -200,26 +202,33 @@ class Monitoring:
         stream = stationary(self.pools[CLEAN], shares, Kind.IID, COST_IMAGES, random)
         results.costs += costs(self.probe.panel, stream, self.contenders)
 
-    def diagnose(self, results: Results) -> None:
-        """Have random scenarios diagnosed."""
+    def diagnosed(self) -> tuple[dict[str, Sequence[Condition]], dict[str, Measured], Site]:
+        """Return what is to be diagnosed: the conditions of each cause, images by name, and the site."""
         policies = label_policies(self.domains, DIAGNOSED_RELABELLED)
         causes: dict[str, Sequence[Condition]] = {
-            Diagnosis.DATA_DRIFT: corrupted_conditions(
+            Diagnosis.DATA_DRIFT.value: corrupted_conditions(
                 self.domains, self.size.corruptions, DIAGNOSED_SEVERITIES, False
             ),
-            Diagnosis.CONCEPT_DRIFT: label_conditions(self.domains, list(policies)),
+            Diagnosis.CONCEPT_DRIFT.value: label_conditions(self.domains, list(policies)),
+            Diagnosis.PRIOR_SHIFT.value: prior_conditions(self.domains),
+            Diagnosis.SENSOR_FAULT.value: fault_conditions(self.domains),
         }
         if self.scenario is ScenarioName.NEW_CLASS:
             every = image_conditions(self.scenario, self.domains, ())
-            causes[Diagnosis.NEW_CLASS] = [one for one in every if one.name == self.scenario]
+            causes[Diagnosis.NEW_CLASS.value] = [one for one in every if one.name == self.scenario]
         site = Site.opened(
             self.probe.context, self.probe.release, self.probe.panel.baseline, self.domains.class_names
         )
+        return causes, self.pools | self._relabelled(policies), site
+
+    def diagnose(self, results: Results) -> None:
+        """Have random scenarios diagnosed."""
+        causes, pools, site = self.diagnosed()
         with bar("diagnosing", self.size.scenarios) as advance:
-            results.confusion = confusion(
+            results.confusion, results.confidently_wrong = confusion(
                 site,
-                self.pools | self._relabelled(policies),
-                {str(cause): conditions for cause, conditions in causes.items()},
+                pools,
+                causes,
                 scenarios=self.size.scenarios,
                 seed=self.size.seed,
                 advance=advance,

@@ -80,6 +80,8 @@ class Results:
     site_changes: list[SiteChange] = field(default_factory=list)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Cause → diagnosis → scenarios."""
+    confidently_wrong: Mapping[str, int] = field(default_factory=dict)
+    """Cause → scenarios in which another was named, or one too early, with a probability above CONFIDENT."""
     goals: list[Goal] = field(default_factory=list)
 
     def mild(self, detector: str, stream: Kind, without: str | None = None) -> list[Delays]:
@@ -117,7 +119,13 @@ class Results:
             for row in rows:
                 yield {"figure": kind, "seed": self.seed, **_finite(asdict(row))}
         for cause, diagnoses in self.confusion.items():
-            yield {"figure": "diagnosis", "seed": self.seed, "cause": cause, "diagnosed": dict(diagnoses)}
+            yield {
+                "figure": "diagnosis",
+                "seed": self.seed,
+                "cause": cause,
+                "diagnosed": dict(diagnoses),
+                "confidently_wrong": self.confidently_wrong.get(cause, 0),
+            }
         for goal in self.goals:
             yield {"figure": "goal", "seed": self.seed, **_finite(asdict(goal)), "met": goal.met}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import isinf
 
 from conditions import PRIOR, READERS
+from diagnosing import CONFIDENT
 from experiment import CHANGED_IMAGES
 from results import Goal, Noticed, Results
 from streams import Kind
@@ -112,9 +113,11 @@ def _confusion(results: Results) -> Iterator[str]:
         return
     answers = list(dict.fromkeys(answer for row in results.confusion.values() for answer in row))
     yield ""
-    yield f"{'cause / diagnosis':20}" + "".join(f"{answer:>16}" for answer in answers)
+    yield f"{'cause / diagnosis':20}" + "".join(f"{answer:>16}" for answer in (*answers, "surely wrong"))
     for cause, row in results.confusion.items():
-        yield f"{cause:20}" + "".join(f"{row.get(answer, 0):>16}" for answer in answers)
+        counts = (*(row.get(answer, 0) for answer in answers), results.confidently_wrong.get(cause, 0))
+        yield f"{cause:20}" + "".join(f"{count:>16}" for count in counts)
+    yield f"surely wrong: named with a probability above {CONFIDENT:.0%}"
 
 
 def _goal(goal: Goal) -> str:

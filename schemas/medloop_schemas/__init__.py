@@ -7,21 +7,31 @@ from medloop_schemas.adaptation import AdaptationRequested, Diagnosis, Strategy
 from medloop_schemas.audit import AuditRecorded
 from medloop_schemas.candidate import CandidateTrained
 from medloop_schemas.codec import Message, decode, encode
+from medloop_schemas.diagnosed import DriftDiagnosed, Scope
 from medloop_schemas.errors import ConfigurationError, InvalidEvent, MedloopError, TransientError
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
 from medloop_schemas.identity import derive_id, pseudonym
 from medloop_schemas.image import Frame, ImageAcquired
 from medloop_schemas.label import LabelConfirmed
+from medloop_schemas.label_request import LabelRequested
 from medloop_schemas.order import Order, ReleaseOrdered
 from medloop_schemas.prediction import BlockActivation, PredictionMade, ServingStage
 from medloop_schemas.release import Artifact, ReleaseChanged, ReleaseStage
-from medloop_schemas.signal import DetectorReading, DriftSignalled, LabelEvidence, Layer
+from medloop_schemas.signal import (
+    AccuracyEstimate,
+    DetectorReading,
+    DriftSignalled,
+    LabelEvidence,
+    Layer,
+    UnlabelledImage,
+)
 from medloop_schemas.stats import ImageStatistics, StatsMeasured
 from medloop_schemas.topics import TOPICS, Topic, topic_of
 
 __all__ = [
     "TOPICS",
+    "AccuracyEstimate",
     "AdaptationRequested",
     "Artifact",
     "AuditRecorded",
@@ -30,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "DetectorReading",
     "Diagnosis",
+    "DriftDiagnosed",
     "DriftSignalled",
     "Event",
     "ExampleLabelled",
@@ -39,6 +50,7 @@ __all__ = [
     "InvalidEvent",
     "LabelConfirmed",
     "LabelEvidence",
+    "LabelRequested",
     "Layer",
     "MedloopError",
     "Message",
@@ -47,11 +59,13 @@ __all__ = [
     "ReleaseChanged",
     "ReleaseOrdered",
     "ReleaseStage",
+    "Scope",
     "ServingStage",
     "StatsMeasured",
     "Strategy",
     "Topic",
     "TransientError",
+    "UnlabelledImage",
     "decode",
     "derive_id",
     "encode",

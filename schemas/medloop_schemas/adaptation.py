@@ -20,6 +20,10 @@ class Diagnosis(StrEnum):
     """P(y|x) moved: a new reading policy."""
     NEW_CLASS = "new-class"
     """A class arrived that the model does not have."""
+    PRIOR_SHIFT = "prior-shift"
+    """P(y) moved: other patients come, each of whom looks as ever. Nothing is trained."""
+    SENSOR_FAULT = "sensor-fault"
+    """A device sends no pictures: black, inverted or the same again and again. Nothing is trained."""
 
 
 class Strategy(StrEnum):

@@ -18,10 +18,12 @@ from medloop_schemas.adaptation import AdaptationRequested
 from medloop_schemas.audit import AuditRecorded
 from medloop_schemas.candidate import CandidateTrained
 from medloop_schemas.codec import CONTENT_TYPE, SPEC_VERSION
+from medloop_schemas.diagnosed import DriftDiagnosed
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
+from medloop_schemas.label_request import LabelRequested
 from medloop_schemas.order import ReleaseOrdered
 from medloop_schemas.prediction import PredictionMade
 from medloop_schemas.release import ReleaseChanged
@@ -60,10 +62,10 @@ class Traffic:
 
 
 TRAFFIC: Mapping[str, Traffic] = {
-    "inference": Traffic((ImageAcquired, ReleaseChanged), (PredictionMade,)),
+    "inference": Traffic((ImageAcquired, ReleaseChanged, DriftDiagnosed), (PredictionMade,)),
     "feature_stats": Traffic((ImageAcquired, PredictionMade), (StatsMeasured,)),
     "drift_detection": Traffic((StatsMeasured, LabelConfirmed, ReleaseChanged), (DriftSignalled,)),
-    "event_aggregation": Traffic((DriftSignalled,), (AdaptationRequested,)),
+    "event_aggregation": Traffic((DriftSignalled,), (AdaptationRequested, DriftDiagnosed, LabelRequested)),
     "online_learner": Traffic(
         (
             ImageAcquired,

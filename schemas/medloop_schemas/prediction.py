@@ -48,6 +48,10 @@ class PredictionMade(Event):
     )
     embedding: tuple[float, ...] = Field(min_length=1, description="mean-pooled features before the head")
     blocks: tuple[BlockActivation, ...] = ()
+    withheld: bool = Field(
+        default=False,
+        description="true while the device's sensor is taken to be broken: measured, not to be acted on",
+    )
 
     @property
     def event_id(self) -> str:

@@ -46,6 +46,23 @@ class LabelEvidence(Body):
     )
 
 
+class AccuracyEstimate(Body):
+    """How often a model is right on recent images, estimated without their labels."""
+
+    expected: float = Field(ge=0, le=1, description="share of right answers")
+    low: float = Field(ge=0, le=1, description="lower end of its 95 % interval")
+    high: float = Field(ge=0, le=1, description="upper end of its 95 % interval")
+    images: int = Field(ge=1, description="over how many images")
+
+
+class UnlabelledImage(Body):
+    """An image that has been measured and has no label yet."""
+
+    image_id: Identifier
+    sequence: int = Field(ge=0)
+    predicted_class: int = Field(ge=0)
+
+
 class DriftSignalled(Event):
     """Where the detectors of one device stand after its latest micro-batch or labels."""
 
@@ -63,6 +80,14 @@ class DriftSignalled(Event):
         ge=0,
         le=1,
         description="share of the recent images outside the reference in the data or feature layer",
+    )
+    accuracy: AccuracyEstimate | None = Field(
+        default=None, description="of the recent images; none where the reference can't tell"
+    )
+    unlabelled: tuple[UnlabelledImage, ...] = Field(
+        default=(),
+        description="while something is alarmed: of the images that wait for their label, as many of each "
+        "predicted class as there are or as the sender gives, drawn at random",
     )
 
     @property

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from medloop_schemas.adaptation import AdaptationRequested
 from medloop_schemas.audit import AuditRecorded
 from medloop_schemas.candidate import CandidateTrained
+from medloop_schemas.diagnosed import DriftDiagnosed
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
+from medloop_schemas.label_request import LabelRequested
 from medloop_schemas.order import ReleaseOrdered
 from medloop_schemas.prediction import PredictionMade
 from medloop_schemas.release import ReleaseChanged
@@ -48,6 +50,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic("medloop.predictions.v1", PredictionMade, "device_id", "What a model version says of an image."),
     Topic("medloop.stats.v1", StatsMeasured, "device_id", "Micro-batches of per-image statistics."),
     Topic("medloop.signals.v1", DriftSignalled, "site_id", "Where every device's detectors stand."),
+    Topic("medloop.diagnoses.v1", DriftDiagnosed, "site_id", "What the alarms of a site mean.", FOREVER),
+    Topic("medloop.label-requests.v1", LabelRequested, "device_id", "Images whose labels would decide."),
     Topic(
         "medloop.adaptations.v1", AdaptationRequested, "site_id", "What changed and how to adapt.", FOREVER
     ),

@@ -17,7 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 from medloop_model import pretrained
-from medloop_schemas import Event, Frame, ImageAcquired
+from medloop_schemas import Event, Frame, ImageAcquired, ReleaseChanged
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.broker import EmbeddedBroker
 from medloop_services.bus.context import Context
@@ -72,7 +72,7 @@ def phantom_model() -> dict[str, str]:
 
 def predict(context: Context) -> list[Event]:
     inference = build_inference(context)
-    (follower,) = inference.followers
+    (follower,) = (one for one in inference.followers if one.event is ReleaseChanged)
     for event in build_publisher(context).bootstrap():
         if isinstance(event, follower.event):
             follower.apply(event)

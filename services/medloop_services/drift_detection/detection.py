@@ -14,6 +14,7 @@ from medloop_schemas import DriftSignalled, Event, LabelConfirmed, StatsMeasured
 from medloop_services.drift_detection.panel import Panel, PanelState
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 from medloop_services.drift_detection.state import DetectionState, PredictedImage, WaitingLabel
+from medloop_services.drift_detection.unlabelled import drawn
 
 PanelOf = Callable[[str], Panel]
 """A model version → its calibrated detectors. Raises TransientError while the version is unknown."""
@@ -112,6 +113,7 @@ def _remembered(state: DetectionState) -> PanelState:
 
 def _signal(state: DetectionState, panel: Panel, time: datetime) -> DriftSignalled:
     memory = _remembered(state)
+    readings = panel.readings(memory)
     return DriftSignalled(
         time=time,
         device_id=state.device_id,
@@ -120,7 +122,9 @@ def _signal(state: DetectionState, panel: Panel, time: datetime) -> DriftSignall
         sequence=state.last_image,
         labels_seen=memory.labels_seen,
         images_seen=memory.images_seen,
-        readings=panel.readings(memory),
+        readings=readings,
         labels=panel.label_error.evidence(memory.labels),
         shifted_share=panel.shifted_share(memory),
+        accuracy=panel.accuracy.estimate(memory.accuracy) if panel.accuracy is not None else None,
+        unlabelled=drawn(state.predictions) if any(reading.alarmed for reading in readings) else (),
     )

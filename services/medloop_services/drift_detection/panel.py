@@ -11,6 +11,7 @@ from medloop_schemas import DetectorReading, StatsMeasured
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from medloop_services.drift_detection.accuracy import MARGIN, AccuracyState, ExpectedAccuracy
 from medloop_services.drift_detection.baseline import Baseline
 from medloop_services.drift_detection.calibration import thresholds
 from medloop_services.drift_detection.detectors.adwin import Adwin
@@ -21,6 +22,7 @@ from medloop_services.drift_detection.detectors.kolmogorov_smirnov import Kolmog
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
 from medloop_services.drift_detection.detectors.mewma import Mewma
 from medloop_services.drift_detection.detectors.online_discrepancy import OnlineDiscrepancy
+from medloop_services.drift_detection.detectors.sensor import Sensor, SensorState
 from medloop_services.drift_detection.memory import Packed, packed, unpacked
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
@@ -71,6 +73,8 @@ class PanelState(BaseModel):
     recent: dict[str, Packed]
     """The latest images, standardised."""
     labels: LabelErrorState = LabelErrorState()
+    sensor: SensorState = SensorState()
+    accuracy: AccuracyState = AccuracyState()
     images_seen: int = 0
     labels_seen: int = 0
     last_sequence: int = -1
@@ -112,12 +116,16 @@ class Panel:
         detectors: of images.
         window: recent images that are kept.
         label_error: of late labels.
+        sensor: of faults that make images worthless.
+        accuracy: that is expected without labels; None where the reference can't tell.
     """
 
     baseline: Baseline
     detectors: tuple[Detector, ...]
     window: int
     label_error: LabelError
+    sensor: Sensor
+    accuracy: ExpectedAccuracy | None
 
     @classmethod
     def calibrated(cls, reference: Reference, settings: DriftDetectionSettings) -> Panel:
@@ -142,6 +150,8 @@ class Panel:
                 labels_per_alarm=settings.labels_per_false_alarm,
                 seed=settings.seed,
             ),
+            sensor=Sensor.of(reference),
+            accuracy=ExpectedAccuracy.of(reference),
         )
 
     def initial(self) -> PanelState:
@@ -158,7 +168,18 @@ class Panel:
         Raises:
             InvalidEvent: the statistics are not the ones that the reference has.
         """
-        return self.after(state, self.baseline.batch(event), event.last_sequence)
+        after = self.after(state, self.baseline.batch(event), event.last_sequence)
+        return after.model_copy(
+            update={
+                "sensor": self.sensor.update(state.sensor, event),
+                "accuracy": self._accuracy_after(state.accuracy, event),
+            }
+        )
+
+    def _accuracy_after(self, state: AccuracyState, event: StatsMeasured) -> AccuracyState:
+        if self.accuracy is None:
+            return state
+        return self.accuracy.update(state, [image.decision[MARGIN] for image in event.images])
 
     def after(self, state: PanelState, images: Images, last_sequence: int) -> PanelState:
         """Return the state after a micro-batch that has been standardised.
@@ -190,11 +211,12 @@ class Panel:
 
     def readings(self, state: PanelState) -> tuple[DetectorReading, ...]:
         """Return where every detector stands, at most one reading a detector and layer."""
+        others = (*self.sensor.readings(state.sensor), *self.label_error.readings(state.labels))
         if not state.images_seen:
-            return tuple(self.label_error.readings(state.labels))
+            return others
         recent = _recent_of(state)
         readings = [reading for each in self.detectors for reading in _readings(each, state, recent)]
-        return (*readings, *self.label_error.readings(state.labels))
+        return (*readings, *others)
 
     def shifted_share(self, state: PanelState) -> float:
         """Return the share of the recent images that have changed, as far as one data scalar shows it."""

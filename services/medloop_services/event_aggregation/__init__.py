@@ -1,1 +1,1 @@
-"""Reads signals, writes adaptation requests: decides whether a site has drifted, and into what."""
+"""Reads signals, writes diagnoses, label and adaptation requests: decides what has changed at a site."""

@@ -1,4 +1,4 @@
-"""Inference's composition: images in, predictions out, releases followed."""
+"""Inference's composition: images in, predictions out, releases and diagnoses followed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 from medloop_model.checkpoint import load_package
 from medloop_model.engine import Engine
-from medloop_schemas import ImageAcquired, PredictionMade, ReleaseChanged
+from medloop_schemas import DriftDiagnosed, ImageAcquired, PredictionMade, ReleaseChanged
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.catalog import ReleaseCatalog
@@ -20,12 +20,14 @@ from medloop_services.inference.models import Model, ModelShelf
 from medloop_services.inference.serving import Server
 from medloop_services.inference.settings import InferenceSettings
 from medloop_services.inference.traffic import counted
+from medloop_services.inference.withholding import Withholding
 
 
 def build(context: Context) -> Service:
     """Return the service."""
     settings = context.load(InferenceSettings)
     catalog = ReleaseCatalog()
+    withholding = Withholding(context.health)
     server = Server(
         catalog=catalog,
         shelf=ModelShelf(
@@ -36,6 +38,7 @@ def build(context: Context) -> Service:
         pixels_of=partial(pixels_of, files=context.artifacts),
         batch_images=settings.batch_images,
         account=Account(context.health),
+        withholding=withholding,
     )
     return Service(
         name="inference",
@@ -44,7 +47,10 @@ def build(context: Context) -> Service:
                 name="inference", inputs=(ImageAcquired,), outputs=(PredictionMade,), map=server.predict
             ),
         ),
-        followers=(Follower(ReleaseChanged, catalog.apply),),
+        followers=(
+            Follower(ReleaseChanged, catalog.apply),
+            Follower(DriftDiagnosed, withholding.apply),
+        ),
         waiting_for=catalog.waiting_for,
     )
 

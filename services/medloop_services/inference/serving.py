@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.inference.account import Account
 from medloop_services.inference.models import Model, ModelShelf
+from medloop_services.inference.withholding import WITHHELD, Withholding
 
 Pixels = NDArray[np.uint8]
 
@@ -40,6 +41,7 @@ class Assignment:
     release: ReleaseChanged
     stage: ServingStage
     model: Model
+    withheld: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Server:
         pixels_of: decodes or fetches a frame.
         batch_images: images in one forward pass, at most.
         account: told what serves each image.
+        withholding: whose predictions are made to be measured, and not to be acted on.
     """
 
     catalog: ReleaseCatalog
@@ -59,6 +62,7 @@ class Server:
     pixels_of: Callable[[Frame], Pixels]
     batch_images: int
     account: Account = field(default_factory=Account)
+    withholding: Withholding = field(default_factory=Withholding)
 
     def predict(self, events: Sequence[Event]) -> list[Sequence[Event] | InvalidEvent]:
         """Return, for each image, its prediction or why it can't be served.
@@ -105,7 +109,10 @@ class Server:
         if self.catalog.canary(event.site_id) is None:
             self.account.without_canary(event.site_id)
         served_as = stage if release is wanted else ServingStage.STABLE
-        return Assignment(place, event, pixels, release, served_as, model)
+        withheld = self.withholding.withholds(event.site_id, event.device_id)
+        if withheld:
+            WITHHELD.labels(event.device_id).inc()
+        return Assignment(place, event, pixels, release, served_as, model, withheld)
 
 
 def _served(batch: Sequence[Assignment]) -> Iterator[tuple[Assignment, PredictionMade]]:
@@ -145,4 +152,5 @@ def _prediction(
             BlockActivation(mean=mean, spread=spread, saturated=saturated, dead=dead)
             for mean, spread, saturated, dead in output.blocks[row].tolist()
         ),
+        withheld=assigned.withheld,
     )

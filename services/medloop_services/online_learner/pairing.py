@@ -61,6 +61,8 @@ def _with_prediction(
 ) -> PairingState:
     if prediction.sequence <= state.last_prediction:
         return state
+    if prediction.withheld:  # no picture: its label, if somebody gives it one, has nothing to teach
+        return state.model_copy(update={"last_prediction": prediction.sequence})
     known = state.images.get(prediction.image_id, PendingImage(sequence=prediction.sequence))
     pending = known.model_copy(
         update={

@@ -181,23 +181,47 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 }
 
 
+def black(x: Intensity, _parameter: None, _generator: np.random.Generator) -> Intensity:
+    """Show nothing: the shutter is closed, or the cable is out."""
+    return np.zeros_like(x)
+
+
+def inverted(x: Intensity, _parameter: None, _generator: np.random.Generator) -> Intensity:
+    """Show black as white: 1 − x."""
+    turned: Intensity = np.float32(1) - x
+    return turned
+
+
+def frozen(x: Intensity, _parameter: None, _generator: np.random.Generator) -> Intensity:
+    """Show the first image again and again."""
+    return np.broadcast_to(x[:1], x.shape).copy()
+
+
+FAULTS: Mapping[str, Corruption] = {
+    name: Corruption(fault, (None,) * 5)
+    for name, fault in {"black": black, "inverted": inverted, "frozen": frozen}.items()
+}
+"""What a broken device shows; as bad at every severity, and no drift to learn from."""
+
+
 def corrupt(images: Pixels, name: str, severity: int, seed: int | tuple[int, ...]) -> Pixels:
-    """Return images as they would look after an acquisition change.
+    """Return images as they would look after an acquisition change, or from a broken device.
 
     Args:
         images: (N, H, W) or (N, H, W, 3) uint8.
-        name: one of CORRUPTIONS.
+        name: one of CORRUPTIONS or FAULTS.
         severity: 1 to 5.
         seed: of the noise.
 
     Raises:
         DatasetError: there is no such corruption or severity.
     """
-    if name not in CORRUPTIONS:
-        raise DatasetError(f"there is no corruption {name!r}; choose one of {', '.join(CORRUPTIONS)}")
+    streamable = {**CORRUPTIONS, **FAULTS}
+    if name not in streamable:
+        raise DatasetError(f"there is no corruption {name!r}; choose one of {', '.join(streamable)}")
     if severity not in SEVERITIES:
         raise DatasetError(f"severity {severity} is not between 1 and 5")
-    corruption = CORRUPTIONS[name]
+    corruption = streamable[name]
     changed = corruption.apply(
         images.astype(np.float32) / np.float32(255),
         corruption.parameters[severity - 1],

@@ -5,7 +5,7 @@ shift. The embedding becomes one more statistic, `feature.embedding`: its distan
 
     d = [Σ_j (e_j − m_j)² / (D s_j²)]^½,    standardised by the reference's own distances.
 
-Shapes: n images, k statistics and the embedding's distance, c classes, m reference embeddings, D their width.
+Shapes: n images, k statistics and the embedding's distance, c classes, D the embedding's width.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Standard:
     @classmethod
     def of(cls, reference: Reference) -> Standard:
         """Return the standard that a reference sets."""
-        classes = len(reference.class_mix)
+        classes = reference.probabilities.shape[1]
         centre, scale = _by_class(reference.matrix().astype(np.float64), reference.predicted, classes)
         embedding = reference.embedding.astype(np.float64)
-        predicted = reference.predicted[: len(embedding)]
+        predicted = reference.predicted
         middle, width = _by_class(embedding, predicted, classes)
         distances = _distance(embedding, middle[predicted], width[predicted])
         usual, spread = _by_class(distances[:, np.newaxis], predicted, classes)

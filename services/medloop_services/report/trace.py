@@ -16,12 +16,14 @@ from medloop_schemas import (
     AdaptationRequested,
     AuditRecorded,
     CandidateTrained,
+    DriftDiagnosed,
     DriftSignalled,
     Event,
     ExampleLabelled,
     Frame,
     ImageAcquired,
     LabelConfirmed,
+    LabelRequested,
     PredictionMade,
     ReleaseChanged,
     ReleaseStage,
@@ -63,6 +65,7 @@ class Trace:
 
     times: list[datetime] = field(default_factory=list)
     served: dict[str, Served] = field(default_factory=dict)
+    withheld: set[str] = field(default_factory=set)
     truth: dict[str, int] = field(default_factory=dict)
     right: dict[str, bool] = field(default_factory=dict)
     labels: dict[str, LabelConfirmed] = field(default_factory=dict)
@@ -114,6 +117,9 @@ class Trace:
 
     @_fold.register
     def _(self, event: PredictionMade, seconds: float) -> None:
+        if event.withheld:
+            self.withheld.add(event.image_id)
+            return
         self.served[event.image_id] = Served(event.model_version, event.predicted_class)
         self.version_of[event.device_id] = f"{event.model_version} ({event.stage.value})"
 
@@ -139,6 +145,11 @@ class Trace:
             first = alarmed[0]
             text = f"{first.detector} on {first.statistic}: {first.value:.3g} over {first.threshold:.3g}"
             self._mark("alarm", event, seconds, text)
+
+    @_fold.register(DriftDiagnosed)
+    @_fold.register(LabelRequested)
+    def _(self, event: DriftDiagnosed | LabelRequested, seconds: float) -> None:
+        """Counted on the wire; what is drawn is the request that a diagnosis leads to."""
 
     @_fold.register
     def _(self, event: AdaptationRequested, seconds: float) -> None:
@@ -201,7 +212,8 @@ class Trace:
     @property
     def lost(self) -> int:
         """Images with neither a prediction nor a dead letter, and labels of served images not joined."""
-        unserved = len(self.images) - len(self.served.keys() & self.images.keys())
+        answered = self.served.keys() | self.withheld
+        unserved = len(self.images) - len(answered & self.images.keys())
         unjoined = len((self.labels.keys() & self.served.keys()) - self.truth.keys())
         return max(0, unserved + unjoined - len(self.dead_letters))
 

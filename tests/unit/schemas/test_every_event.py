@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from medloop_schemas import (
     TOPICS,
+    AccuracyEstimate,
     AdaptationRequested,
     Artifact,
     AuditRecorded,
@@ -20,6 +21,7 @@ from medloop_schemas import (
     CandidateTrained,
     DetectorReading,
     Diagnosis,
+    DriftDiagnosed,
     DriftSignalled,
     Event,
     ExampleLabelled,
@@ -29,15 +31,18 @@ from medloop_schemas import (
     InvalidEvent,
     LabelConfirmed,
     LabelEvidence,
+    LabelRequested,
     Layer,
     Order,
     PredictionMade,
     ReleaseChanged,
     ReleaseOrdered,
     ReleaseStage,
+    Scope,
     ServingStage,
     StatsMeasured,
     Strategy,
+    UnlabelledImage,
     decode,
     encode,
     topic_of,
@@ -99,6 +104,10 @@ evidence = st.builds(
     unknown=counts,
     unknown_classes=st.dictionaries(class_indices, texts, max_size=2),
 )
+accuracies = st.builds(
+    AccuracyEstimate, expected=shares, low=shares, high=shares, images=st.integers(1, 2**31)
+)
+unlabelled = st.builds(UnlabelledImage, image_id=identifiers, sequence=counts, predicted_class=class_indices)
 statistics = st.builds(
     ImageStatistics,
     image_id=identifiers,
@@ -140,6 +149,7 @@ STRATEGIES: dict[type[Event], st.SearchStrategy[Any]] = {
         augmented_probabilities=many(shares, 1),
         embedding=many(numbers, 1),
         blocks=many(blocks),
+        withheld=st.booleans(),
     ),
     StatsMeasured: st.builds(
         StatsMeasured,
@@ -159,6 +169,32 @@ STRATEGIES: dict[type[Event], st.SearchStrategy[Any]] = {
         readings=many(readings),
         labels=evidence,
         shifted_share=shares,
+        accuracy=st.none() | accuracies,
+        unlabelled=many(unlabelled),
+    ),
+    DriftDiagnosed: st.builds(
+        DriftDiagnosed,
+        **placed,
+        number=counts,
+        incident=identifiers,
+        open=st.booleans(),
+        base_version=identifiers,
+        diagnosis=st.none() | st.sampled_from(Diagnosis),
+        probabilities=st.dictionaries(st.sampled_from(Diagnosis), shares, min_size=1),
+        scope=st.sampled_from(Scope),
+        onset=onsets,
+        evidence=many(texts, 1),
+        accuracy=st.none() | accuracies,
+        waiting_for=st.none() | texts,
+    ),
+    LabelRequested: st.builds(
+        LabelRequested,
+        **on_device,
+        sequence=counts,
+        incident=identifiers,
+        predicted_class=class_indices,
+        after_onset=st.booleans(),
+        reason=texts,
     ),
     AdaptationRequested: st.builds(
         AdaptationRequested,
@@ -298,7 +334,7 @@ def _with_unknown_fields(value: Any) -> Any:
     """Add a field to the event and to every nested body; dictionaries keyed by data stay as they are."""
     if isinstance(value, list):
         return [_with_unknown_fields(item) for item in value]
-    bodies = ("frame", "labels", "package", "teacher", "readings", "images", "blocks")
+    bodies = ("frame", "labels", "package", "teacher", "readings", "images", "blocks", "unlabelled")
     if not isinstance(value, dict):
         return value
     grown = {name: _with_unknown_fields(item) if name in bodies else item for name, item in value.items()}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from medloop_model.statistics import Reference
 from medloop_schemas import ImageStatistics
+from numpy.typing import NDArray
 
 WIDTH = 8
 
@@ -17,6 +18,12 @@ def draw(generator: np.random.Generator, images: int, shift: float = 0.0) -> tup
     return scalars, embedding, predicted
 
 
+def answers_of(predicted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (n, 2) probabilities: 0.9 for the predicted class."""
+    answers: NDArray[np.float64] = np.where(np.eye(2)[predicted] == 1, 0.9, 0.1)
+    return answers
+
+
 @pytest.fixture(scope="session")
 def reference() -> Reference:
     scalars, embedding, predicted = draw(np.random.default_rng(0), 512)
@@ -24,9 +31,9 @@ def reference() -> Reference:
     return Reference(
         scalars={name: column.astype(np.float32) for name, column in zip(names, scalars.T, strict=True)},
         embedding=embedding.astype(np.float32),
-        predicted=predicted,
-        wrong=np.arange(512) % 10 == 0,
-        class_mix=(np.bincount(predicted) / 512).astype(np.float32),
+        probabilities=answers_of(predicted).astype(np.float32),
+        labels=np.where(np.arange(512) % 10 == 0, 1 - predicted, predicted),
+        studies=np.arange(512),
     )
 
 
@@ -45,6 +52,7 @@ def held_out() -> Callable[[float], list[ImageStatistics]]:
                 decision={"entropy": scalars[n, 2]},
                 activation={},
                 embedding=tuple(embedding[n].tolist()),
+                probabilities=tuple(answers_of(predicted)[n].tolist()),
             )
             for n in range(400)
         ]

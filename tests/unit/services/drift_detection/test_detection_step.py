@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from medloop_model.statistics import Reference
 from medloop_schemas import (
     DriftSignalled,
     Event,
@@ -52,14 +55,8 @@ def test_every_micro_batch_is_answered_by_where_all_detectors_stand(device: Devi
     signals = device.see(stats(160, seed=1))
     assert [signal.sequence for signal in signals] == list(range(15, 160, 16))
     assert signals[-1].images_seen == 160
-    assert {reading.detector for reading in signals[-1].readings} == {
-        "cusum",
-        "mewma",
-        "mmd",
-        "ks",
-        "prior",
-        "labels",
-    }
+    detectors = {reading.detector for reading in signals[-1].readings}
+    assert detectors == {"cusum", "mewma", "mmd", "ks", "prior", "sensor", "labels"}
     assert not any(reading.alarmed for signal in signals for reading in signal.readings)
 
 
@@ -166,3 +163,38 @@ def test_an_unknown_version_is_waited_for(stats: StatsOf, settings: DriftDetecti
 
     with pytest.raises(TransientError):
         step(DetectionState(device_id="device"), stats(16, seed=1)[0], settings, unknown)
+
+
+def test_images_without_a_label_are_offered_while_something_is_alarmed(
+    device: Device, stats: StatsOf, label: LabelOf
+) -> None:
+    assert all(signal.unlabelled == () for signal in device.see(stats(160, seed=1)))
+    device.see([label(n, 0) for n in range(100)])
+    last = device.see(stats(160, seed=2, shift=1.5, first=160))[-1]
+    assert {image.predicted_class for image in last.unlabelled} == {0, 1}
+    assert len({image.image_id for image in last.unlabelled}) == len(last.unlabelled)
+    assert all(100 <= image.sequence < 320 for image in last.unlabelled), "no image that has its label"
+
+
+def test_an_accuracy_is_expected_where_the_reference_has_margins(
+    device: Device, stats: StatsOf, panel: Panel, settings: DriftDetectionSettings, reference: Reference
+) -> None:
+    assert device.see(stats(16, seed=1))[-1].accuracy is None
+    margins = np.random.default_rng(0).random(len(reference.predicted)).astype(np.float32)
+    scalars = {**reference.scalars, "decision.margin": margins}
+    sighted = Device(Panel.calibrated(replace(reference, scalars=scalars), settings), settings)
+    with_margins = [
+        event.model_copy(
+            update={
+                "images": tuple(
+                    image.model_copy(update={"decision": {**image.decision, "margin": 0.9}})
+                    for image in event.images
+                )
+            }
+        )
+        for event in stats(32, seed=1)
+    ]
+    accuracy = sighted.see(with_margins)[-1].accuracy
+    assert accuracy is not None
+    assert accuracy.images == 32
+    assert accuracy.low < accuracy.expected < accuracy.high

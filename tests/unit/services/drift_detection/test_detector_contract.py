@@ -46,7 +46,11 @@ def after(panel: Panel, events: list[StatsMeasured], state: PanelState | None = 
 
 
 def readings(panel: Panel, state: PanelState) -> list[DetectorReading]:
-    return [reading for reading in panel.readings(state) if reading.layer != "label"]
+    return [
+        reading
+        for reading in panel.readings(state)
+        if reading.detector != "sensor" and reading.layer != "label"
+    ]
 
 
 def alarms(panel: Panel, state: PanelState) -> list[DetectorReading]:

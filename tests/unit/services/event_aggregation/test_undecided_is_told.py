@@ -30,10 +30,10 @@ def signal(sequence: int, *, alarmed: bool = True, labelled_to: int | None = Non
                 statistic="noise",
                 value=5.0,
                 threshold=3.0,
-                alarmed=alarmed,
-                since_sequence=100 if alarmed else None,
+                alarmed=alarmed and detector != "prior",
+                since_sequence=100 if alarmed and detector != "prior" else None,
             )
-            for detector in ("cusum", "ks")
+            for detector in ("cusum", "ks", "prior")
         ),
         labels=LabelEvidence(
             confirmed=64, errors=6, expected_error=0.1, unknown=0, latest_sequence=labelled_to

@@ -202,3 +202,10 @@ def test_another_event_is_refused() -> None:
     )
     with pytest.raises(InvalidEvent):
         step(PairingState(), request, SETTINGS)
+
+
+def test_nothing_is_learned_from_an_image_of_a_broken_device() -> None:
+    withheld = prediction(0).model_copy(update={"withheld": True})
+    state, examples = run([image(0), withheld, label(0, of=0), image(1), prediction(1), label(1, of=1)])
+    assert [example.image_id for example in examples] == ["image-1"]
+    assert state.unmatched == 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from medloop_services.replay.corruption import CORRUPTIONS, SEVERITIES, corrupt
+from medloop_services.replay.corruption import CORRUPTIONS, FAULTS, SEVERITIES, corrupt
 from medloop_services.replay.errors import DatasetError
 from medloop_services.replay.phantom import draw_exposures
 from medloop_services.replay.split import Pixels
@@ -79,3 +79,11 @@ def test_unknown_names_and_severities_are_refused(grey: Pixels) -> None:
         corrupt(grey, "earthquake", 3, 0)
     with pytest.raises(DatasetError, match="between 1 and 5"):
         corrupt(grey, "jpeg", 6, 0)
+
+
+def test_a_broken_device_shows_black_negatives_or_one_frame() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
+    assert not corrupt(images, "black", 1, 0).any()
+    assert np.array_equal(corrupt(images, "inverted", 1, 0), 255 - images)
+    assert np.array_equal(corrupt(images, "frozen", 1, 0), np.stack([images[0]] * 3))
+    assert not FAULTS.keys() & CORRUPTIONS.keys(), "a fault is no mild change"

@@ -166,3 +166,9 @@ def test_rolling_accuracy_goes_by_position_not_by_arrival() -> None:
     assert forward == backward
     assert forward[0][1] == 1.0
     assert forward[-1][1] == 0.0
+
+
+def test_what_was_withheld_is_neither_served_nor_lost() -> None:
+    trace = folded(image(0), prediction(0).model_copy(update={"withheld": True}), label(0))
+    assert not trace.served
+    assert trace.lost == 0

@@ -43,9 +43,9 @@ def standard() -> Standard:
                 "decision.entropy": random.normal(size=400).astype(np.float32),
             },
             embedding=(random.normal(size=(400, 4)) + 10 * predicted[:, None]).astype(np.float32),
-            predicted=predicted,
-            wrong=np.arange(400) % 20 == 0,
-            class_mix=np.array([0.5, 0.5], np.float32),
+            probabilities=np.eye(2, dtype=np.float32)[predicted],
+            labels=np.where(np.arange(400) % 20 == 0, 1 - predicted, predicted),
+            studies=np.arange(400),
         )
     )
 
