@@ -82,9 +82,7 @@ def run_length(first_alarms: Sequence[int | None], images: int) -> RunLength:
     """
     seen = sum(images if alarm is None else alarm for alarm in first_alarms)
     alarms = sum(alarm is not None for alarm in first_alarms)
-    tail = (1 - CONFIDENCE) / 2
-    most = chi2.ppf(1 - tail, 2 * alarms + 2) / 2
-    least = chi2.ppf(tail, 2 * alarms) / 2 if alarms else 0.0
+    least, most = interval(alarms)
     return RunLength(
         streams=len(first_alarms),
         alarms=alarms,
@@ -93,6 +91,13 @@ def run_length(first_alarms: Sequence[int | None], images: int) -> RunLength:
         low=float(seen / most),
         high=float(seen / least) if least else math.inf,
     )
+
+
+def interval(alarms: int) -> tuple[float, float]:
+    """Return the exact interval of the mean of a Poisson count (Garwood 1936)."""
+    tail = (1 - CONFIDENCE) / 2
+    least = chi2.ppf(tail, 2 * alarms) / 2 if alarms else 0.0
+    return float(least), float(chi2.ppf(1 - tail, 2 * alarms + 2) / 2)
 
 
 def geometric_mean(values: Sequence[float]) -> float:

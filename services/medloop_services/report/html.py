@@ -79,12 +79,15 @@ def write_report(summary: Summary, path: Path) -> None:
 def story(summary: Summary) -> str:
     """Return one paragraph that says what happened."""
     facts = summary.as_json()
-    if facts["detected_at_image"] is None:
-        return f"The stream changed at image {summary.drift_at_image}; no adaptation was requested."
-    text = (
-        f"The stream changed at image {summary.drift_at_image}. {facts['detector']} fired and "
-        f"{facts['diagnosis']} was diagnosed at image {facts['detected_at_image']}; "
-        f"strategy: {facts['strategy']}."
+    noticed = facts["detected_at_image"]
+    text = f"The stream changed at image {summary.drift_at_image}; " + (
+        "nothing alarmed after it." if noticed is None else f"the first alarm was at image {noticed}."
+    )
+    if facts["diagnosed_at_image"] is None:
+        return f"{text} No adaptation was requested."
+    text += (
+        f" {facts['detector']} fired first where {facts['diagnosis']} was diagnosed, at image "
+        f"{facts['diagnosed_at_image']}; strategy: {facts['strategy']}."
     )
     if facts["released_version"] is None:
         return f"{text} No new version was released."

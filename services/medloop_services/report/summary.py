@@ -61,9 +61,21 @@ class Summary:
 
     @property
     def detected_at_image(self) -> int | None:
+        """Images taken when a device first raised an alarm after the change, or None."""
+        positions = [alarm.position for device in self.where.devices for alarm in device.alarms]
+        return min((each for each in positions if each >= self.drift_at_image), default=None)
+
+    @property
+    def diagnosed_at_image(self) -> int | None:
         """Images taken when the site's adaptation was requested, or None."""
         moment = self.trace.moment("diagnosis")
         return moment.position if moment else None
+
+    @property
+    def false_alarms(self) -> int:
+        """Alarms that devices raised before the change."""
+        positions = [alarm.position for device in self.where.devices for alarm in device.alarms]
+        return sum(each < self.drift_at_image for each in positions)
 
     @property
     def diagnosis(self) -> str | None:
@@ -85,10 +97,10 @@ class Summary:
     def reasons_open(self) -> list[str]:
         """Why the loop did not close; empty when it did."""
         trace, released = self.trace, self.trace.released
-        detected = self.detected_at_image
+        diagnosed = self.diagnosed_at_image
         checks = [
-            (detected is None, "no adaptation was requested"),
-            (detected is not None and detected < self.drift_at_image, "the alarm came before the drift"),
+            (diagnosed is None, "no adaptation was requested"),
+            (diagnosed is not None and diagnosed < self.drift_at_image, "it was diagnosed before the drift"),
             (
                 self.diagnosis is not None and self.diagnosis != self.expected_diagnosis,
                 f"diagnosed {self.diagnosis}, but it was {self.expected_diagnosis}",
@@ -119,6 +131,8 @@ class Summary:
             "images": self.images,
             "drift_at_image": self.drift_at_image,
             "detected_at_image": self.detected_at_image,
+            "diagnosed_at_image": self.diagnosed_at_image,
+            "false_alarms": self.false_alarms,
             "detector": request.detector if request else None,
             "diagnosis": self.diagnosis,
             "expected_diagnosis": self.expected_diagnosis,
