@@ -91,6 +91,10 @@ bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; a
 	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
 	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt
 
+.PHONY: bench-stationary
+bench-stationary: setup ## 100,000 unchanging images through a real broker: how many alarms, all of them false
+	$(BIN)/python benchmarks/drift/stationary_replay.py
+
 .PHONY: bench
 bench: bench-peers ## Benchmarks: each prints a ratio against a peer measured in the same run
 	for file in $$(find benchmarks -name 'bench_*.py' | sort); do $(BIN)/python $$file; done

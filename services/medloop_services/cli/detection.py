@@ -55,7 +55,7 @@ def detect(
         typer.Option(
             "--images-per-false-alarm",
             min=100,
-            help=f"The contract: one false alarm of a device in so many images. Default: {CONTRACT}, 10,000.",
+            help=f"The contract: one false alarm of a device in so many images. Default: {CONTRACT}, 5,000.",
         ),
     ] = None,
     stationary_images: Annotated[
@@ -144,7 +144,7 @@ def _promised(contract: dict[str, Any]) -> int:
     from medloop_services.bus.context import load_settings
     from medloop_services.drift_detection.settings import DriftDetectionSettings
 
-    return load_settings(DriftDetectionSettings, contract).images_per_false_alarm
+    return round(load_settings(DriftDetectionSettings, contract).images_per_alarm)
 
 
 def _rates(

@@ -1,7 +1,7 @@
 """False alarms where it counts: a long stationary stream through a real broker and the six services.
 
-    python benchmarks/drift/bench_stationary_replay.py             100,000 images, half an hour on two cores
-    python benchmarks/drift/bench_stationary_replay.py --images 20000
+    python benchmarks/drift/stationary_replay.py             100,000 images, half an hour on two cores
+    python benchmarks/drift/stationary_replay.py --images 20000
 
 Held-out images, on which no model was trained and no threshold calibrated, are sent by several devices; on
 each the next image is of the same class 97 % of the time, as where a ward's patients arrive together. Labels
