@@ -17,7 +17,7 @@ from medloop_services.drift_detection.calibration import thresholds
 from medloop_services.drift_detection.detectors.adwin import Adwin
 from medloop_services.drift_detection.detectors.class_mix import ClassMix
 from medloop_services.drift_detection.detectors.cusum import Cusum
-from medloop_services.drift_detection.detectors.detector import Detector, Images
+from medloop_services.drift_detection.detectors.detector import Detector, FloatArray, Images
 from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
 from medloop_services.drift_detection.detectors.mewma import Mewma
@@ -130,13 +130,20 @@ class Panel:
     @classmethod
     def calibrated(cls, reference: Reference, settings: DriftDetectionSettings) -> Panel:
         """Return detectors that keep the settings' false-alarm contract on images like the reference's."""
-        fitted = Fitted.to(reference, settings)
         levels = thresholds(
             reference,
             lambda resample: Fitted.to(resample, settings),
             settings.images_per_alarm,
             settings.seed,
         )
+        return cls.with_thresholds(reference, settings, levels)
+
+    @classmethod
+    def with_thresholds(
+        cls, reference: Reference, settings: DriftDetectionSettings, levels: Mapping[str, FloatArray]
+    ) -> Panel:
+        """Return detectors with thresholds that they have been calibrated to, by their names."""
+        fitted = Fitted.to(reference, settings)
         return cls(
             baseline=fitted.baseline,
             detectors=tuple(replace(each, thresholds=levels[each.name]) for each in fitted.detectors),

@@ -12,6 +12,7 @@ from medloop_schemas import InvalidEvent, TransientError
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.drift_detection.kept_thresholds import calibrated_once
 from medloop_services.drift_detection.panel import Panel
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
@@ -53,4 +54,4 @@ class Panels:
             reference = Reference.from_tensors(load_package(path, parts=("reference",)).reference)
         except (ModelError, ValueError) as error:
             raise InvalidEvent("model", "model_version", f"{version}: {error}") from error
-        return Panel.calibrated(reference, self.settings)
+        return calibrated_once(path, reference, self.settings)
