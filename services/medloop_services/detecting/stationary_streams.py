@@ -10,10 +10,13 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from medloop_services.drift_detection.calibration import PERSISTENCE
+from medloop_services.drift_detection.calibration import draw_classes as draw_sticky_classes
+
 Index = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
-STAY = 0.97
+STAY = PERSISTENCE
 """How often the next image of a sticky stream is of the same class: one ward's patients arrive together."""
 
 
@@ -35,16 +38,9 @@ def draw_classes(kind: Kind, shares: Shares, random: np.random.Generator) -> Ind
         shares: (t, c), how often each class is shown at each moment; rows sum to 1.
         random: the source.
     """
-    fresh: Index = (random.random(len(shares))[:, np.newaxis] > np.cumsum(shares, axis=1)[:, :-1]).sum(1)
-    if kind is Kind.IID:
-        return fresh
-    # Alike by chance: Σ s². Keeping with probability ρ makes neighbours alike ρ + (1 − ρ) Σ s² of the time.
-    alike = (shares**2).sum(1)
-    keep = np.where(alike < STAY, (STAY - alike) / np.maximum(1 - alike, 1e-12), 0.0)
-    renewed = random.random(len(shares)) >= keep
-    renewed[0] = True
-    latest = np.maximum.accumulate(np.where(renewed, np.arange(len(shares)), 0))
-    return fresh[latest]
+    persistence = np.array([STAY if kind is Kind.CORRELATED else 0.0])
+    classes: Index = draw_sticky_classes(shares[np.newaxis], persistence, random)[0]
+    return classes
 
 
 def draw_images(classes: Index, labels: Index, random: np.random.Generator) -> Index:

@@ -113,23 +113,23 @@ def draw_stream(
     return rows
 
 
-def draw_classes(
-    mix: FloatArray, persistence: FloatArray, images: int, random: np.random.Generator
-) -> IntArray:
-    """Return (s, images) classes: each stays with a probability, and is drawn from the mix otherwise.
+def draw_classes(shares: FloatArray, persistence: FloatArray, random: np.random.Generator) -> IntArray:
+    """Return (s, t) classes, each stream's as frequent as its shares say.
+
+    A class is kept, or drawn anew from the shares, such that neighbours are alike as often as persistence
+    says, where that is more often than by chance.
 
     Args:
-        mix: (s, c), rows sum to 1.
-        persistence: (s,), probability that neighbours are alike, where it is more than by chance.
-        images: of a stream.
+        shares: (s, t, c), how often each class is shown at each moment; they sum to 1.
+        persistence: (s,), probability that neighbours are alike; 0 for independent images.
         random: the source.
     """
-    streams = len(mix)
-    fresh = (random.random((streams, images, 1)) > mix.cumsum(1)[:, np.newaxis, :-1]).sum(2)
-    alike = (mix**2).sum(1)
+    streams, images = shares.shape[:2]
+    fresh: IntArray = (random.random((streams, images, 1)) > shares.cumsum(2)[..., :-1]).sum(2)
     # Alike by chance: Σ π². Keeping with probability ρ makes neighbours alike ρ + (1 − ρ) Σ π² of the time.
-    stays = np.maximum(persistence - alike, 0) / np.maximum(1 - alike, 1e-12)
-    renewed = random.random((streams, images)) >= stays[:, np.newaxis]
+    alike = (shares**2).sum(2)
+    stays = np.maximum(persistence[:, np.newaxis] - alike, 0) / np.maximum(1 - alike, 1e-12)
+    renewed = random.random((streams, images)) >= stays
     renewed[:, 0] = True
     latest = np.maximum.accumulate(np.where(renewed, np.arange(images), 0), 1)
     return np.take_along_axis(fresh, latest, 1)
@@ -171,7 +171,8 @@ def _stationary_classes(reference: Reference, random: np.random.Generator) -> In
     own = np.array([(reference.labels == label).mean() for label in known])
     mixes = np.vstack([np.tile(own, (STREAMS // 2, 1)), random.dirichlet(np.ones(len(known)), STREAMS // 2)])
     persistence = np.repeat([0.0, PERSISTENCE], STREAMS // 2)
-    return known[draw_classes(mixes, persistence, STREAM_IMAGES, random)]
+    shares = np.broadcast_to(mixes[:, np.newaxis], (STREAMS, STREAM_IMAGES, len(known)))
+    return known[draw_classes(shares, persistence, random)]
 
 
 def _shown(images: Images, rows: IntArray) -> Images:

@@ -18,15 +18,15 @@ StatsOf = Callable[..., list[StatsMeasured]]
 
 
 def test_sticky_classes_keep_mix_and_agreement() -> None:
-    mix = np.tile([0.3, 0.7], (400, 1))
-    classes = draw_classes(mix, np.full(400, 0.97), 500, np.random.default_rng(0))
+    shares = np.tile([0.3, 0.7], (400, 500, 1))
+    classes = draw_classes(shares, np.full(400, 0.97), np.random.default_rng(0))
     assert classes.mean() == pytest.approx(0.7, abs=0.02)
     assert (classes[:, 1:] == classes[:, :-1]).mean() == pytest.approx(0.97, abs=0.003)
 
 
 def test_independent_classes_agree_by_chance_alone() -> None:
-    mix = np.tile([0.3, 0.7], (400, 1))
-    classes = draw_classes(mix, np.zeros(400), 500, np.random.default_rng(1))
+    shares = np.tile([0.3, 0.7], (400, 500, 1))
+    classes = draw_classes(shares, np.zeros(400), np.random.default_rng(1))
     assert (classes[:, 1:] == classes[:, :-1]).mean() == pytest.approx(0.3**2 + 0.7**2, abs=0.005)
 
 
