@@ -22,6 +22,7 @@ from medloop_services.drift_detection.detectors.kolmogorov_smirnov import Kolmog
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
 from medloop_services.drift_detection.detectors.mewma import Mewma
 from medloop_services.drift_detection.detectors.online_discrepancy import OnlineDiscrepancy
+from medloop_services.drift_detection.detectors.page_hinkley import PageHinkley
 from medloop_services.drift_detection.detectors.sensor import Sensor, SensorState
 from medloop_services.drift_detection.memory import Packed, packed, unpacked
 from medloop_services.drift_detection.settings import DriftDetectionSettings
@@ -58,6 +59,9 @@ DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
     "prior": lambda known: ClassMix.fitted(known.images, known.labels),
     "adwin": lambda known: Adwin.fitted(
         known.baseline.scalars, known.settings.adwin_scalars, known.settings.adwin_delta
+    ),
+    "page-hinkley": lambda known: PageHinkley.fitted(
+        known.baseline.scalars, known.settings.page_hinkley_scalars, known.settings.page_hinkley_slack
     ),
 }
 """How each is fitted, by its name; the settings choose among them."""

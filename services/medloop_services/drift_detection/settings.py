@@ -5,7 +5,10 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin")
+DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin", "page-hinkley")
+
+FEW_SCALARS = ("data.intensity", "data.noise", "data.sharpness", "decision.entropy")
+"""What the detectors watch that hold a stream against its own past."""
 
 
 class DriftDetectionSettings(BaseSettings):
@@ -53,8 +56,13 @@ class DriftDetectionSettings(BaseSettings):
         default=128, ge=16, le=1024, description="images that are remembered one by one"
     )
     adwin_scalars: tuple[str, ...] = Field(
-        default=("data.intensity", "data.noise", "data.sharpness", "decision.entropy"),
-        description="scalars that ADWIN watches; JSON list",
+        default=FEW_SCALARS, description="scalars that ADWIN watches; JSON list"
+    )
+    page_hinkley_scalars: tuple[str, ...] = Field(
+        default=FEW_SCALARS, description="scalars that Page-Hinkley watches; JSON list"
+    )
+    page_hinkley_slack: float = Field(
+        default=0.25, gt=0, le=2, description="shift that Page-Hinkley lets pass, standard deviations"
     )
     window_images: int = Field(
         default=64, ge=16, le=1024, description="images in the window of KS, of the recent ones"
