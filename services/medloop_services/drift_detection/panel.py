@@ -19,6 +19,7 @@ from medloop_services.drift_detection.detectors.class_mix import ClassMix
 from medloop_services.drift_detection.detectors.cusum import Cusum
 from medloop_services.drift_detection.detectors.detector import Detector, Images
 from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov
+from medloop_services.drift_detection.detectors.kswin import Kswin
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
 from medloop_services.drift_detection.detectors.mewma import Mewma
 from medloop_services.drift_detection.detectors.online_discrepancy import OnlineDiscrepancy
@@ -62,6 +63,13 @@ DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
     ),
     "page-hinkley": lambda known: PageHinkley.fitted(
         known.baseline.scalars, known.settings.page_hinkley_scalars, known.settings.page_hinkley_slack
+    ),
+    "kswin": lambda known: Kswin.fitted(
+        known.baseline.scalars,
+        known.settings.kswin_scalars,
+        known.settings.kswin_window,
+        known.settings.kswin_newest,
+        known.settings.seed,
     ),
 }
 """How each is fitted, by its name; the settings choose among them."""

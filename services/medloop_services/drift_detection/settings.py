@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin", "page-hinkley")
+DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin", "page-hinkley", "kswin")
 
 FEW_SCALARS = ("data.intensity", "data.noise", "data.sharpness", "decision.entropy")
 """What the detectors watch that hold a stream against its own past."""
@@ -64,6 +64,13 @@ class DriftDetectionSettings(BaseSettings):
     page_hinkley_slack: float = Field(
         default=0.25, gt=0, le=2, description="shift that Page-Hinkley lets pass, standard deviations"
     )
+    kswin_scalars: tuple[str, ...] = Field(
+        default=FEW_SCALARS, description="scalars that KSWIN watches; JSON list"
+    )
+    kswin_window: int = Field(default=128, ge=32, le=1024, description="images in the window of KSWIN")
+    kswin_newest: int = Field(
+        default=32, ge=8, le=512, description="newest images that KSWIN compares, at most half of its window"
+    )
     window_images: int = Field(
         default=64, ge=16, le=1024, description="images in the window of KS, of the recent ones"
     )
@@ -86,6 +93,12 @@ class DriftDetectionSettings(BaseSettings):
         if self.images_per_week is None:
             return self.images_per_false_alarm
         return self.images_per_week / self.false_alarms_per_week
+
+    @model_validator(mode="after")
+    def _kswin_has_enough_to_sample(self) -> DriftDetectionSettings:
+        if 2 * self.kswin_newest > self.kswin_window:
+            raise ValueError(f"kswin_newest is {self.kswin_newest}, more than half of kswin_window")
+        return self
 
     @field_validator("detectors")
     @classmethod
