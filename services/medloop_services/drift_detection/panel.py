@@ -25,6 +25,7 @@ from medloop_services.drift_detection.detectors.mewma import Mewma
 from medloop_services.drift_detection.detectors.online_discrepancy import OnlineDiscrepancy
 from medloop_services.drift_detection.detectors.page_hinkley import PageHinkley
 from medloop_services.drift_detection.detectors.sensor import Sensor, SensorState
+from medloop_services.drift_detection.detectors.window_discrepancy import WindowDiscrepancy
 from medloop_services.drift_detection.memory import Packed, packed, unpacked
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
@@ -70,6 +71,9 @@ DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
         known.settings.kswin_window,
         known.settings.kswin_newest,
         known.settings.seed,
+    ),
+    "mmd-window": lambda known: WindowDiscrepancy.fitted(
+        known.images, known.settings.window_images, known.settings.seed
     ),
 }
 """How each is fitted, by its name; the settings choose among them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin", "page-hinkley", "kswin")
+DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin", "page-hinkley", "kswin", "mmd-window")
 
 FEW_SCALARS = ("data.intensity", "data.noise", "data.sharpness", "decision.entropy")
 """What the detectors watch that hold a stream against its own past."""
@@ -72,7 +72,10 @@ class DriftDetectionSettings(BaseSettings):
         default=32, ge=8, le=512, description="newest images that KSWIN compares, at most half of its window"
     )
     window_images: int = Field(
-        default=64, ge=16, le=1024, description="images in the window of KS, of the recent ones"
+        default=64,
+        ge=16,
+        le=1024,
+        description="images in the window of KS and of the windowed MMD, of the recent ones",
     )
     error_rise: float = Field(
         default=0.2, gt=0, lt=1, description="rise of the error rate that the label detector is tuned to"
