@@ -18,6 +18,7 @@ from medloop_services.drift_detection.detectors.adwin import Adwin
 from medloop_services.drift_detection.detectors.class_mix import ClassMix
 from medloop_services.drift_detection.detectors.cusum import Cusum
 from medloop_services.drift_detection.detectors.detector import Detector, Images
+from medloop_services.drift_detection.detectors.kernel_cusum import KernelCusum
 from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov
 from medloop_services.drift_detection.detectors.kswin import Kswin
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
@@ -74,6 +75,9 @@ DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
     ),
     "mmd-window": lambda known: WindowDiscrepancy.fitted(
         known.images, known.settings.window_images, known.settings.seed
+    ),
+    "kernel-cusum": lambda known: KernelCusum.fitted(
+        known.images, known.settings.recent_images, known.settings.seed
     ),
 }
 """How each is fitted, by its name; the settings choose among them."""

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin", "page-hinkley", "kswin", "mmd-window")
+DETECTOR_NAMES = (
+    "cusum",
+    "mewma",
+    "mmd",
+    "ks",
+    "prior",
+    "adwin",
+    "page-hinkley",
+    "kswin",
+    "mmd-window",
+    "kernel-cusum",
+)
 
 FEW_SCALARS = ("data.intensity", "data.noise", "data.sharpness", "decision.entropy")
 """What the detectors watch that hold a stream against its own past."""

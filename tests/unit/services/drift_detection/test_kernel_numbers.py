@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from medloop_services.drift_detection.detectors.detector import Images, Memory
+from medloop_services.drift_detection.detectors.detector import Detector, Images, Memory
+from medloop_services.drift_detection.detectors.kernel_cusum import FEWEST_IMAGES, KernelCusum
 from medloop_services.drift_detection.detectors.kernel_mean import REFERENCE_IMAGES, KernelMean
 from medloop_services.drift_detection.detectors.window_discrepancy import WindowDiscrepancy
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def discrepancy(window: Features, reference: Features, width: float) -> float:
     return float(np.mean(within) + np.mean(apart) - 2 * np.mean(across))
 
 
-def followed(detector: WindowDiscrepancy, features: Features, size: int) -> Memory:
+def followed(detector: Detector, features: Features, size: int) -> Memory:
     memory = detector.start(1)
     for start in range(0, len(features), size):
         memory = detector.advance(memory, featured(features[start : start + size]))
@@ -122,3 +123,51 @@ def test_the_permutation_p_value_counts_every_split_of_a_small_sample() -> None:
     detector = WindowDiscrepancy.fitted(featured(reference), images=3, seed=0)
     assert detector.p_value(window, permutations=20_000, seed=0) == pytest.approx(share, abs=0.02)
     assert 0.05 < share < 0.95
+
+
+@pytest.mark.parametrize("size", [1, 16, 40])
+def test_kernel_cusum_is_the_largest_standardised_sum_over_the_pairs_of_a_block(size: int) -> None:
+    reference, stream = normal(20, 25), normal(21, 40, 0.4)
+    detector = KernelCusum.fitted(featured(reference), largest=30, seed=0)
+    width = float(np.median(pdist(reference)))
+    within = np.mean([kernel(x, y, width) for x, y in itertools.permutations(reference, 2)])
+
+    def centred(x: Features, y: Features, others: Features) -> float:
+        to_x = np.mean([kernel(x, z, width) for z in others if z is not x])
+        to_y = np.mean([kernel(y, z, width) for z in others if z is not y])
+        return kernel(x, y, width) - float(to_x) - float(to_y) + float(within)
+
+    images = list(reference)
+    variance = np.mean([centred(x, y, images) ** 2 for x, y in itertools.permutations(images, 2)])
+    expected = []
+    for block in range(FEWEST_IMAGES, 31):
+        pairs = [centred(x, y, images) for x, y in itertools.permutations(stream[-block:], 2)]
+        expected.append(sum(pairs) / np.sqrt(2 * block * (block - 1) * variance))
+    memory = followed(detector, stream, size)
+    np.testing.assert_allclose(detector.block_statistics(memory)[0], expected)
+    assert detector.statistics(memory, featured(stream))[0, 0] == pytest.approx(max(expected))
+    assert detector.images_since(memory, featured(stream), 0) == FEWEST_IMAGES + int(np.argmax(expected))
+
+
+def test_every_block_of_kernel_cusum_has_mean_zero_and_variance_one_without_a_change() -> None:
+    detector = KernelCusum.fitted(featured(normal(22, 512)), largest=32, seed=0)
+    streams = np.random.default_rng(23).normal(0, 1, (1_000, 32, 3))
+    images = Images(np.zeros((1_000, 32, 0)), streams, np.full((1_000, 32, 2), 0.5))
+    found = detector.block_statistics(detector.advance(detector.start(1_000), images))
+    np.testing.assert_allclose(found.mean(0), 0, atol=0.15)
+    np.testing.assert_allclose(found.var(0), 1, rtol=0.3)
+
+
+@pytest.mark.parametrize("later", [15, 60, 100])
+def test_kernel_cusum_dates_a_change_by_its_best_block(later: int) -> None:
+    stream = np.concatenate([normal(24, 128 - later), normal(25, later, 1.5)])
+    detector = KernelCusum.fitted(featured(normal(26, 300)), largest=128, seed=0)
+    memory = followed(detector, stream, 16)
+    assert abs(detector.images_since(memory, featured(stream), 0) - later) <= 3
+
+
+def test_kernel_cusum_says_nothing_before_its_smallest_block_is_full() -> None:
+    stream = normal(27, FEWEST_IMAGES, 9.0)
+    detector = KernelCusum.fitted(featured(normal(28, 50)), largest=32, seed=0)
+    assert detector.statistics(followed(detector, stream[:-1], 4), featured(stream[:-1]))[0, 0] == 0
+    assert detector.statistics(followed(detector, stream, 4), featured(stream))[0, 0] > 10
