@@ -18,6 +18,7 @@ from medloop_services.drift_detection.detectors.adwin import Adwin
 from medloop_services.drift_detection.detectors.class_mix import ClassMix
 from medloop_services.drift_detection.detectors.cusum import Cusum
 from medloop_services.drift_detection.detectors.detector import Detector, Images
+from medloop_services.drift_detection.detectors.e_process import EProcess
 from medloop_services.drift_detection.detectors.kernel_cusum import KernelCusum
 from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov
 from medloop_services.drift_detection.detectors.kswin import Kswin
@@ -78,6 +79,9 @@ DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
     ),
     "kernel-cusum": lambda known: KernelCusum.fitted(
         known.images, known.settings.recent_images, known.settings.seed
+    ),
+    "e-process": lambda known: EProcess.fitted(
+        known.baseline.scalars, known.images, known.settings.rank_tolerance
     ),
 }
 """How each is fitted, by its name; the settings choose among them."""
