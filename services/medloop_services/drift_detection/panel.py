@@ -18,11 +18,16 @@ from medloop_services.drift_detection.detectors.adwin import Adwin
 from medloop_services.drift_detection.detectors.class_mix import ClassMix
 from medloop_services.drift_detection.detectors.cusum import Cusum
 from medloop_services.drift_detection.detectors.detector import Detector, FloatArray, Images
+from medloop_services.drift_detection.detectors.e_process import EProcess
+from medloop_services.drift_detection.detectors.kernel_cusum import KernelCusum
 from medloop_services.drift_detection.detectors.kolmogorov_smirnov import KolmogorovSmirnov
+from medloop_services.drift_detection.detectors.kswin import Kswin
 from medloop_services.drift_detection.detectors.label_error import LabelError, LabelErrorState
 from medloop_services.drift_detection.detectors.mewma import Mewma
 from medloop_services.drift_detection.detectors.online_discrepancy import OnlineDiscrepancy
+from medloop_services.drift_detection.detectors.page_hinkley import PageHinkley
 from medloop_services.drift_detection.detectors.sensor import Sensor, SensorState
+from medloop_services.drift_detection.detectors.window_discrepancy import WindowDiscrepancy
 from medloop_services.drift_detection.memory import Packed, packed, unpacked
 from medloop_services.drift_detection.settings import DriftDetectionSettings
 
@@ -58,6 +63,25 @@ DETECTORS: Mapping[str, Callable[[Known], Detector]] = {
     "prior": lambda known: ClassMix.fitted(known.images, known.labels),
     "adwin": lambda known: Adwin.fitted(
         known.baseline.scalars, known.settings.adwin_scalars, known.settings.adwin_delta
+    ),
+    "page-hinkley": lambda known: PageHinkley.fitted(
+        known.baseline.scalars, known.settings.page_hinkley_scalars, known.settings.page_hinkley_slack
+    ),
+    "kswin": lambda known: Kswin.fitted(
+        known.baseline.scalars,
+        known.settings.kswin_scalars,
+        known.settings.kswin_window,
+        known.settings.kswin_newest,
+        known.settings.seed,
+    ),
+    "mmd-window": lambda known: WindowDiscrepancy.fitted(
+        known.images, known.settings.window_images, known.settings.seed
+    ),
+    "kernel-cusum": lambda known: KernelCusum.fitted(
+        known.images, known.settings.recent_images, known.settings.seed
+    ),
+    "e-process": lambda known: EProcess.fitted(
+        known.baseline.scalars, known.images, known.settings.rank_tolerance
     ),
 }
 """How each is fitted, by its name; the settings choose among them."""

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DETECTOR_NAMES = ("cusum", "mewma", "mmd", "ks", "prior", "adwin")
+DETECTOR_NAMES = (
+    "cusum",
+    "mewma",
+    "mmd",
+    "ks",
+    "prior",
+    "adwin",
+    "page-hinkley",
+    "kswin",
+    "mmd-window",
+    "kernel-cusum",
+    "e-process",
+)
+
+FEW_SCALARS = ("data.intensity", "data.noise", "data.sharpness", "decision.entropy")
+"""What the detectors watch that hold a stream against its own past."""
 
 
 class DriftDetectionSettings(BaseSettings):
@@ -53,11 +68,29 @@ class DriftDetectionSettings(BaseSettings):
         default=128, ge=16, le=1024, description="images that are remembered one by one"
     )
     adwin_scalars: tuple[str, ...] = Field(
-        default=("data.intensity", "data.noise", "data.sharpness", "decision.entropy"),
-        description="scalars that ADWIN watches; JSON list",
+        default=FEW_SCALARS, description="scalars that ADWIN watches; JSON list"
+    )
+    page_hinkley_scalars: tuple[str, ...] = Field(
+        default=FEW_SCALARS, description="scalars that Page-Hinkley watches; JSON list"
+    )
+    page_hinkley_slack: float = Field(
+        default=0.25, gt=0, le=2, description="shift that Page-Hinkley lets pass, standard deviations"
+    )
+    kswin_scalars: tuple[str, ...] = Field(
+        default=FEW_SCALARS, description="scalars that KSWIN watches; JSON list"
+    )
+    kswin_window: int = Field(default=128, ge=32, le=1024, description="images in the window of KSWIN")
+    kswin_newest: int = Field(
+        default=32, ge=8, le=512, description="newest images that KSWIN compares, at most half of its window"
     )
     window_images: int = Field(
-        default=64, ge=16, le=1024, description="images in the window of KS, of the recent ones"
+        default=64,
+        ge=16,
+        le=1024,
+        description="images in the window of KS and of the windowed MMD, of the recent ones",
+    )
+    rank_tolerance: float = Field(
+        default=0.05, ge=0, le=0.25, description="that the e-process lets a mean rank be off a half"
     )
     error_rise: float = Field(
         default=0.2, gt=0, lt=1, description="rise of the error rate that the label detector is tuned to"
@@ -78,6 +111,12 @@ class DriftDetectionSettings(BaseSettings):
         if self.images_per_week is None:
             return self.images_per_false_alarm
         return self.images_per_week / self.false_alarms_per_week
+
+    @model_validator(mode="after")
+    def _kswin_has_enough_to_sample(self) -> DriftDetectionSettings:
+        if 2 * self.kswin_newest > self.kswin_window:
+            raise ValueError(f"kswin_newest is {self.kswin_newest}, more than half of kswin_window")
+        return self
 
     @field_validator("detectors")
     @classmethod

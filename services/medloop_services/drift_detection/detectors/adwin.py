@@ -43,11 +43,8 @@ class Adwin(Detector):
     @classmethod
     def fitted(cls, scalars: Channels, names: Sequence[str], delta: float) -> Adwin:
         """Return one that watches the named scalars, as far as there are such."""
-        columns = tuple(column for column, parts in enumerate(scalars.parts) if ".".join(parts) in names)
-        channels = Channels(
-            tuple(scalars.layers[column] for column in columns),
-            tuple(scalars.statistics[column] for column in columns),
-        )
+        columns = scalars.columns_of(names)
+        channels = scalars.at(columns)
         return cls("adwin", channels, uncalibrated(channels), columns, delta)
 
     def start(self, streams: int) -> Memory:

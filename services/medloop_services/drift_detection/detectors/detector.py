@@ -14,7 +14,7 @@ c classes, q channels of a detector.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +59,17 @@ class Channels:
     def then(self, later: Channels) -> Channels:
         """Return these channels followed by others."""
         return Channels(self.layers + later.layers, self.statistics + later.statistics)
+
+    def columns_of(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return the columns of names such as `data.noise`, as far as there are such."""
+        return tuple(column for column, parts in enumerate(self.parts) if ".".join(parts) in names)
+
+    def at(self, columns: Sequence[int]) -> Channels:
+        """Return the channels of some columns."""
+        return Channels(
+            tuple(self.layers[column] for column in columns),
+            tuple(self.statistics[column] for column in columns),
+        )
 
     def worst_by_layer(self, severity: FloatArray) -> dict[Layer, int]:
         """Return, for each layer, the channel with the highest severity; the first of equals.

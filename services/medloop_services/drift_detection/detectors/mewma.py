@@ -57,7 +57,7 @@ class Mewma(Detector):
             reference: n images as one stream.
             weight: λ, of the latest image.
         """
-        varied = [_varies(scores) for scores in reference.scores[0].T]
+        varied = [varies(scores) for scores in reference.scores[0].T]
         columns = tuple(
             column
             for column, layer in enumerate(scalars.layers)
@@ -106,6 +106,7 @@ class Mewma(Detector):
         return np.concatenate([images.scores[..., list(self.columns)], images.features], 2)
 
 
-def _varies(scores: FloatArray) -> bool:
+def varies(scores: FloatArray) -> bool:
+    """Return whether a scalar's values on the reference, (n,), are more than one and exceptions from it."""
     _, counts = np.unique(scores, return_counts=True)
     return bool(counts.max() <= MOST_ALIKE * len(scores))
