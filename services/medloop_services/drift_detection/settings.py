@@ -90,7 +90,7 @@ class DriftDetectionSettings(BaseSettings):
         description="images in the window of KS and of the windowed MMD, of the recent ones",
     )
     rank_tolerance: float = Field(
-        default=0.05, ge=0, le=0.25, description="that the e-process lets a mean rank be off a half"
+        default=0.1, ge=0, le=0.25, description="that the e-process lets a mean rank be off a half"
     )
     error_rise: float = Field(
         default=0.2, gt=0, lt=1, description="rise of the error rate that the label detector is tuned to"
