@@ -24,7 +24,7 @@ class Layer(StrEnum):
 class DetectorReading(Body):
     """One detector's statistic against its threshold."""
 
-    detector: str = Field(description="adwin, cusum, ks, mmd")
+    detector: str = Field(description="cusum, mewma, mmd, ks, prior, sensor, …")
     layer: Layer
     statistic: str = Field(description="what it watches: sharpness, embedding, error, …")
     value: float

@@ -33,10 +33,10 @@ def calibrated_once(package: Path, reference: Reference, settings: DriftDetectio
         settings: of the service.
     """
     file = package.with_name(f"{package.stem}.{_digest(settings)}.thresholds.json")
-    levels = _read(file)
-    if levels is not None and levels.keys() == set(settings.detectors):
-        return Panel.with_thresholds(reference, settings, levels)
-    panel = Panel.calibrated(reference, settings)
+    try:
+        return Panel.with_thresholds(reference, settings, _read(file))
+    except (OSError, ValueError, TypeError, AttributeError):  # not there, or damaged
+        panel = Panel.calibrated(reference, settings)
     _write(file, {detector.name: detector.thresholds for detector in panel.detectors})
     return panel
 
@@ -46,12 +46,9 @@ def _digest(settings: DriftDetectionSettings) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _read(file: Path) -> dict[str, FloatArray] | None:
-    try:
-        found = json.loads(file.read_text())
-        return {name: np.array(values, np.float64) for name, values in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
+def _read(file: Path) -> dict[str, FloatArray]:
+    found = json.loads(file.read_text())
+    return {name: np.array(values, np.float64) for name, values in found.items()}
 
 
 def _write(file: Path, levels: dict[str, FloatArray]) -> None:

@@ -123,8 +123,10 @@ class Fitted:
         """Return the detectors that a reference makes."""
         baseline = Baseline.of(reference)
         known = Known(baseline, baseline.of_reference(reference), reference.labels, settings)
-        detectors = tuple(DETECTORS[name](known) for name in settings.detectors)
-        return cls(baseline, detectors, settings.recent_images)
+        detectors = [DETECTORS[name](known) for name in settings.detectors]
+        # One that watches named scalars has nothing to watch where the reference lacks them all.
+        watching = tuple(detector for detector in detectors if detector.channels.layers)
+        return cls(baseline, watching, settings.recent_images)
 
     def seen(self, reference: Reference) -> Images:
         """Return the images of a reference, standardised, as one stream."""
@@ -166,8 +168,17 @@ class Panel:
     def with_thresholds(
         cls, reference: Reference, settings: DriftDetectionSettings, levels: Mapping[str, FloatArray]
     ) -> Panel:
-        """Return detectors with thresholds that they have been calibrated to, by their names."""
+        """Return detectors with thresholds that they have been calibrated to, by their names.
+
+        Raises:
+            ValueError: a detector's thresholds are missing, or not one a channel.
+        """
         fitted = Fitted.to(reference, settings)
+        for each in fitted.detectors:
+            if levels.get(each.name, np.zeros(0)).shape != each.thresholds.shape:
+                raise ValueError(
+                    f"{each.name} watches {len(each.thresholds)} channels and needs as many thresholds"
+                )
         return cls(
             baseline=fitted.baseline,
             detectors=tuple(replace(each, thresholds=levels[each.name]) for each in fitted.detectors),

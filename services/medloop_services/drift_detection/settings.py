@@ -118,6 +118,15 @@ class DriftDetectionSettings(BaseSettings):
             raise ValueError(f"kswin_newest is {self.kswin_newest}, more than half of kswin_window")
         return self
 
+    @model_validator(mode="after")
+    def _window_is_remembered(self) -> DriftDetectionSettings:
+        if self.window_images > self.recent_images:
+            raise ValueError(
+                f"window_images is {self.window_images}, but only recent_images = {self.recent_images} are "
+                "remembered: raise that, or lower this"
+            )
+        return self
+
     @field_validator("detectors")
     @classmethod
     def _known_ones(cls, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -79,3 +79,14 @@ def alarmed(panel: Panel, events: list[StatsMeasured]) -> bool:
         if any(reading.alarmed for reading in panel.readings(state)):
             return True
     return False
+
+
+def test_a_detector_whose_scalars_the_reference_lacks_is_left_out(reference: Reference) -> None:
+    settings = DriftDetectionSettings(detectors=("mmd", "adwin"), adwin_scalars=("data.magic",))
+    panel = Panel.calibrated(reference, settings)
+    assert [detector.name for detector in panel.detectors] == ["mmd"]
+
+
+def test_a_window_longer_than_what_is_remembered_is_refused() -> None:
+    with pytest.raises(ValueError, match="raise that, or lower this"):
+        DriftDetectionSettings(window_images=256, recent_images=128)
