@@ -36,7 +36,7 @@ def test_it_closes_in_one_process(scenario: str, tmp_path: Path) -> None:
     figures = figures_of(tmp_path / "figures.json")
     assert figures["closed"]
     assert figures["diagnosis"] == scenario
-    assert (tmp_path / "report.html").read_text().count("<svg") == 3
+    assert (tmp_path / "report.html").read_text().count("<svg") > 3, "plots, and where the drift is"
 
 
 def test_it_closes_on_a_broker_though_everything_is_killed_once(tmp_path: Path) -> None:
