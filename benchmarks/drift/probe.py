@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from measured import EPOCH, Measured
 from medloop_model.checkpoint import load_package
 from medloop_model.statistics import Reference
-from medloop_schemas import Frame, ImageAcquired, ImageStatistics, ReleaseChanged, StatsMeasured
+from medloop_schemas import ImageAcquired, ImageStatistics, ReleaseChanged, StatsMeasured
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context, load_settings
+from medloop_services.bus.frames import frame_of
 from medloop_services.bus.processor import KeyedProcessor, MapProcessor
 from medloop_services.drift_detection.panel import Panel
 from medloop_services.drift_detection.settings import DriftDetectionSettings
@@ -86,8 +87,6 @@ class Probe:
 
 
 def _acquired(split: Split, row: int) -> ImageAcquired:
-    pixels = split.images[row]
-    channels: Literal[1, 3] = 1 if pixels.ndim == 2 else 3
     return ImageAcquired(
         time=EPOCH,
         image_id=f"image-{row}",
@@ -95,7 +94,5 @@ def _acquired(split: Split, row: int) -> ImageAcquired:
         site_id=SITE,
         study_id=f"study-{row}",
         sequence=row,
-        frame=Frame.inline(
-            pixels.tobytes(), height=pixels.shape[0], width=pixels.shape[1], channels=channels
-        ),
+        frame=frame_of(split.images[row]),
     )

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 from measured import EPOCH
@@ -32,7 +31,6 @@ from medloop_schemas import (
     AdaptationRequested,
     DriftSignalled,
     Event,
-    Frame,
     ImageAcquired,
     LabelConfirmed,
     Layer,
@@ -43,6 +41,7 @@ from medloop_schemas import (
     topic_of,
 )
 from medloop_services.bus.context import load_settings
+from medloop_services.bus.frames import frame_of
 from medloop_services.cli.options import tell
 from medloop_services.cli.progress import training_bar
 from medloop_services.detecting.stationary_streams import Kind, draw_classes, draw_images
@@ -120,8 +119,6 @@ def events(stream: Stream, images: int, devices: int, seed: int) -> Iterator[Eve
             moment = EPOCH + timedelta(seconds=sequence * devices + device)
             name = f"{stream.settings.site}/stationary-{device}"
             if sequence < length:
-                pixels = pool.images[rows[device][sequence]]
-                channels: Literal[1, 3] = 1 if pixels.ndim == 2 else 3
                 yield ImageAcquired(
                     time=moment,
                     image_id=f"{name}/{sequence}",
@@ -129,9 +126,7 @@ def events(stream: Stream, images: int, devices: int, seed: int) -> Iterator[Eve
                     site_id=stream.settings.site,
                     study_id=f"{name}-{sequence}",
                     sequence=sequence,
-                    frame=Frame.inline(
-                        pixels.tobytes(), height=pixels.shape[0], width=pixels.shape[1], channels=channels
-                    ),
+                    frame=frame_of(pool.images[rows[device][sequence]]),
                 )
             if sequence >= LABEL_DELAY:
                 label = int(pool.labels[rows[device][sequence - LABEL_DELAY]])

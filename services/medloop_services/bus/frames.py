@@ -1,9 +1,9 @@
-"""Frames to arrays: inline pixels are decoded, referenced ones fetched and checked against their digest."""
+"""Frames and arrays: inline pixels are decoded, referenced ones fetched and checked against their digest."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from medloop_schemas import Artifact, Frame, InvalidEvent
@@ -15,6 +15,12 @@ class FileStore(Protocol):
 
     def fetch(self, artifact: Artifact) -> Path:
         """Return a local file with exactly the artifact's bytes, or raise InvalidEvent or TransientError."""
+
+
+def frame_of(pixels: NDArray[np.uint8]) -> Frame:
+    """Return an inline frame of pixels: uint8 (H, W) or (H, W, 3)."""
+    channels: Literal[1, 3] = 1 if pixels.ndim == 2 else 3
+    return Frame.inline(pixels.tobytes(), height=pixels.shape[0], width=pixels.shape[1], channels=channels)
 
 
 def pixels_of(frame: Frame, files: FileStore) -> NDArray[np.uint8]:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medloop_model.checkpoint import load_package
 from medloop_model.errors import ModelError
 from medloop_model.statistics import Reference
 from medloop_schemas import (
     Event,
-    Frame,
     ImageAcquired,
     ImageStatistics,
     InvalidEvent,
@@ -23,6 +22,7 @@ from medloop_schemas import (
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
+from medloop_services.bus.frames import frame_of
 from medloop_services.detecting.source import Source
 from medloop_services.loop import InProcessLoop, measuring, monitoring
 from medloop_services.replay.split import Split
@@ -141,8 +141,6 @@ def _context(model: Path, folder: Path, sites: Sequence[str], settings: Mapping[
 
 
 def _acquired(split: Split, row: int) -> ImageAcquired:
-    pixels = split.images[row]
-    channels: Literal[1, 3] = 1 if pixels.ndim == 2 else 3
     return ImageAcquired(
         time=EPOCH,
         image_id=f"image-{row}",
@@ -150,9 +148,7 @@ def _acquired(split: Split, row: int) -> ImageAcquired:
         site_id=HELD_OUT,
         study_id=f"study-{row}",
         sequence=row,
-        frame=Frame.inline(
-            pixels.tobytes(), height=pixels.shape[0], width=pixels.shape[1], channels=channels
-        ),
+        frame=frame_of(split.images[row]),
     )
 
 

@@ -6,14 +6,14 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import numpy as np
-from medloop_schemas import Frame, ImageAcquired, LabelConfirmed, pseudonym
+from medloop_schemas import ImageAcquired, LabelConfirmed, pseudonym
 from medloop_schemas.image import MAX_INLINE_BYTES
 from numpy.typing import NDArray
 
 from medloop_services.bus.context import load_settings
+from medloop_services.bus.frames import frame_of
 from medloop_services.replay.dataset import Dataset
 from medloop_services.replay.domains import Domains, Shares, divide_domains
 from medloop_services.replay.errors import DatasetError
@@ -135,8 +135,6 @@ class Stream:
 
     def _image(self, index: int, moment: int) -> ImageAcquired:
         place = index % len(self.devices)
-        pixels = self.shown.images[index]
-        channels: Literal[1, 3] = 1 if pixels.ndim == 2 else 3
         return ImageAcquired(
             time=self._time(moment),
             image_id=self._image_id(index),
@@ -144,9 +142,7 @@ class Stream:
             site_id=self.settings.site,
             study_id=self._pseudonym(str(self.shown.studies[index])),
             sequence=index // len(self.devices),
-            frame=Frame.inline(
-                pixels.tobytes(), height=pixels.shape[0], width=pixels.shape[1], channels=channels
-            ),
+            frame=frame_of(self.shown.images[index]),
         )
 
     def _label(self, index: int, moment: int, label_counts: list[int]) -> Iterator[LabelConfirmed]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from medloop_schemas import Frame, InvalidEvent
 from medloop_services.bus.artifacts import ArtifactStore
-from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.frames import frame_of, pixels_of
 
 
 @pytest.fixture
@@ -21,6 +21,12 @@ def test_inline_pixels_keep_their_order(files: ArtifactStore) -> None:
     assert np.array_equal(pixels_of(Frame.inline(grey.tobytes(), height=2, width=3), files), grey)
     frame = Frame.inline(colour.tobytes(), height=2, width=3, channels=3)
     assert np.array_equal(pixels_of(frame, files), colour)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3)])
+def test_a_frame_of_pixels_holds_just_these(files: ArtifactStore, shape: tuple[int, ...]) -> None:
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    np.testing.assert_array_equal(pixels_of(frame_of(pixels), files), pixels)
 
 
 def referenced(path: Path, content: bytes, claimed: bytes) -> Frame:
