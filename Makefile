@@ -91,6 +91,11 @@ bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; a
 	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
 	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt
 
+.PHONY: docs-drift
+docs-drift: bench-peers ## Measure the monitoring beside its peers and draw docs/drift.png from the figures
+	$(MEDLOOP) bench drift --streams 20 --json runs/drift.json
+	$(BIN)/python benchmarks/drift/plot_overview.py runs/drift.json docs/drift.png
+
 .PHONY: bench-stationary
 bench-stationary: setup ## 100,000 unchanging images through a real broker: how many alarms, all of them false
 	$(BIN)/python benchmarks/drift/stationary_replay.py

@@ -8,6 +8,7 @@ import bench_drift
 import pytest
 from medloop_services.cli import app
 from medloop_services.replay.errors import DatasetError
+from plot_overview import draw
 from typer.testing import CliRunner
 
 TINY = [
@@ -46,6 +47,13 @@ def test_every_figure_is_written_and_drawn(tmp_path, capfd):
         "run_lengths.png",
     }
     assert "pool: 60 held-out images of phantoms" in capfd.readouterr().err
+
+    independent, sticky = draw(rows).axes
+    assert [axes.get_title(loc="left") for axes in (independent, sticky)] == [
+        "independent images",
+        "classes stick together",
+    ]
+    assert {"medloop panel", "river ADWIN"} <= {text.get_text() for text in independent.texts}
 
 
 def test_a_corruption_that_there_is_not_is_refused(monkeypatch):
