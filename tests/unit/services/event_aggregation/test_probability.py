@@ -41,7 +41,6 @@ def test_probabilities_are_bayes_rule() -> None:
     [
         (Evidence(Sensor.GOOD, Inputs.MOST, Mix.QUIET), Diagnosis.DATA_DRIFT),
         (Evidence(Sensor.GOOD, Inputs.SOME, Mix.QUIET, Names.KNOWN, Errors.EXPECTED), Diagnosis.DATA_DRIFT),
-        (Evidence(Sensor.GOOD, Inputs.DEEP, Mix.QUIET, Names.KNOWN, Errors.EXPECTED), Diagnosis.PRIOR_SHIFT),
         (Evidence(Sensor.GOOD, Inputs.QUIET, Mix.QUIET, None, Errors.RAISED), Diagnosis.CONCEPT_DRIFT),
         (Evidence(Sensor.GOOD, Inputs.SOME, Mix.QUIET, Names.UNKNOWN), Diagnosis.NEW_CLASS),
         (Evidence(Sensor.GOOD, Inputs.QUIET, Mix.MOVED, Names.KNOWN, Errors.EXPECTED), Diagnosis.PRIOR_SHIFT),
