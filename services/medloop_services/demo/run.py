@@ -37,6 +37,7 @@ SOURCE = "/medloop/replay"
 READY_PATIENCE_S = 120.0
 CLOSING_PATIENCE_S = 60.0
 TICK_S = 0.25
+BATCH_IMAGES = 8
 LISTEN_S = 1.0
 
 Watch = Callable[[Trace, str, Sequence[str]], None]
@@ -82,7 +83,8 @@ def sentences(statuses: Sequence[ServiceStatus]) -> tuple[str, ...]:
 
 
 def _environment(stream: Stream, choice: ModelChoice) -> dict[str, str]:
-    settings = publisher_settings(stream, choice)
+    # Four devices fill micro-batches of the usual 16 once in 64 images: too rarely for a stream of 1,500.
+    settings = {**publisher_settings(stream, choice), "MEDLOOP_FEATURE_STATS_BATCH_IMAGES": BATCH_IMAGES}
     return {
         name: ",".join(value) if isinstance(value, list) else str(value) for name, value in settings.items()
     }
