@@ -38,18 +38,26 @@ class Objective:
     anchor: Mapping[str, Tensor]
     fisher: Mapping[str, Tensor]
 
-    def loss(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor, rehearsed: slice) -> Tensor:
+    def loss(
+        self,
+        logits_BN: Tensor,
+        pixels_BHWC: Tensor,
+        labels_B: Tensor,
+        rehearsed: slice,
+        remembered_BHWC: Tensor,
+    ) -> Tensor:
         """The loss of one batch, a scalar.
 
         Args:
             logits_BN: the network's.
             pixels_BHWC: what it was shown, float32 in [0, 1].
             labels_B: true classes, int64.
-            rehearsed: which of them are remembered old examples.
+            rehearsed: which of them are old examples.
+            remembered_BHWC: how those looked to the base model, whatever the network was shown of them.
         """
         loss = self._label_loss(logits_BN, pixels_BHWC, labels_B)
         if self.plan.retention:
-            forgotten_B = self._forgotten(logits_BN[rehearsed], pixels_BHWC[rehearsed], labels_B[rehearsed])
+            forgotten_B = self._forgotten(logits_BN[rehearsed], remembered_BHWC, labels_B[rehearsed])
             loss = loss + self.plan.retention * forgotten_B.sum() / len(labels_B)
         if self.plan.ewc_lambda:
             penalty = ewc_penalty(self.moving.items(), self.anchor, self.fisher)

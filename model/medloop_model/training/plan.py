@@ -28,6 +28,8 @@ class TrainingPlan:
         average_decay: of the moving average of weights that is exported; 0 exports the last weights.
         augmentation: strength, 0 to 1.
         everything: whether all parameters move, whatever the strategy.
+        restyled: old examples that a step shows as the new scanner would (`restyle`), beside its others.
+        first_steps: optimiser steps more on the first mini-batch, from which restyled images teach already.
         transplanted: old examples that a step shows in new surroundings (`transplant`), beside its others.
         discriminant_images: augmented examples of each domain that the exported head is fitted to in closed
             form (`discriminant`); 0 exports the trained head.
@@ -53,6 +55,8 @@ class TrainingPlan:
     average_decay: float = 0.97
     augmentation: float = 0.5
     everything: bool = False
+    restyled: int = 0
+    first_steps: int = 0
     transplanted: int = 0
     discriminant_images: int = 0
     shrinkage: float = 0.3
@@ -87,9 +91,10 @@ class TrainingPlan:
                 discriminant_images=128,
             )
         if strategy == SHALLOW_EWC:
-            return replace(plan, ewc_lambda=0.1, retention=1.0)
+            return replace(plan, everything=True, retention=1.0, restyled=16, first_steps=100)
         if strategy == DISTIL_ALL:
-            return replace(plan, rehearsal_steps=10, alpha=0.7, retention=1.0)
+            # Readers may go by what augmentation changes: how faint a shadow is, how large.
+            return replace(plan, rehearsal_steps=10, retention=1.0, augmentation=0.0)
         if strategy == EXPAND_HEAD and slides:
             return replace(plan, learning_rate=1e-2, rehearsal_steps=1, discriminant_images=128)
         if strategy == EXPAND_HEAD:

@@ -7,7 +7,10 @@ Processing, §3.3); the light field, by the difference of the mean images; and t
 power is blur, a gain below 1, and more power is noise, of that spectrum and a random phase. Exchanging
 spectra between domains follows Yang & Soatto, Fourier Domain Adaptation (arXiv 2004.05498).
 
-Shape suffixes: B batch · H, W rows, columns · C channels · F frequencies along a row · K knots
+A change that is none of these (black for white, another organ) would make them teach wrong things: then a
+model answers restyled images otherwise than it answers new ones of the same class, and `is_faithful` says so.
+
+Shape suffixes: B batch · H, W rows, columns · C channels · F frequencies along a row · K knots · N classes
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ FIELD_SMOOTHING = 4 / 28
 """And of the light field, which is no patient's outline."""
 FIELD_DOUBT = 16
 """Images whose mean says as little of the light field as having none: it is shrunk so."""
+
+FARTHEST = 1.0
+"""Of the answers to restyled images from those to new ones, in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,38 @@ class AcquisitionChange:
         shown_BHWC = torch.fft.irfft2(spectrum_BHFC + noise_BHFC, s=(height, width), dim=(1, 2)) + mean_B11C
         limited_BHWC: Tensor = shown_BHWC.clamp(0, 1)
         return limited_BHWC
+
+
+def is_faithful(shown_BN: Tensor, shown_labels_B: Tensor, new_BN: Tensor, new_labels_B: Tensor) -> bool:
+    """Whether a model answers restyled images as it answers new ones of the same class.
+
+    A class's margin is its logit less the log-sum-exp of the others'. Its mean over restyled images may lie
+    `FARTHEST` standard deviations (Cohen's d) from that over new ones, and two standard errors more.
+
+    Args:
+        shown_BN, shown_labels_B: a model's logits of restyled images, and their classes, int64.
+        new_BN, new_labels_B: of new ones.
+
+    Returns:
+        True too where no class has two of each.
+    """
+    for label in range(shown_BN.shape[1]):
+        shown_B, new_B = (
+            _margin(logits_BN[labels_B == label], label)
+            for logits_BN, labels_B in ((shown_BN, shown_labels_B), (new_BN, new_labels_B))
+        )
+        if min(len(shown_B), len(new_B)) < 2:
+            continue
+        spread = ((shown_B.var() + new_B.var()) / 2).sqrt().clamp(min=1e-6)
+        error = (1 / len(shown_B) + 1 / len(new_B)) ** 0.5
+        if (shown_B.mean() - new_B.mean()).abs() > (FARTHEST + 2 * error) * spread:
+            return False
+    return True
+
+
+def _margin(logits_BN: Tensor, label: int) -> Tensor:
+    others = [place for place in range(logits_BN.shape[1]) if place != label]
+    return logits_BN[:, label] - logits_BN[:, others].logsumexp(dim=1)
 
 
 def _tone_curve(old_BHWC: Tensor, new_BHWC: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,9 @@ Nothing waits for a data set to be collected. Each mini-batch is trained on when
 steps rehearse class-balanced batches of the new examples seen so far and of remembered old ones. What is
 exported is the moving average of the weights, since single steps swing by several points of accuracy.
 
+Under another scanner a step also shows old examples as that scanner would: their labels hold, and the base
+model's answers to them as they were are what to answer now. A dozen images tell how.
+
 On slides, where a new laboratory has a few dozen labelled cells, steps may also show old cells in new
 surroundings, and the head may be placed in closed form at the export.
 
@@ -46,10 +49,12 @@ from medloop_model.training.objective import Objective
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
 from medloop_model.training.quantizers import flipped_codes
+from medloop_model.training.restyle import AcquisitionChange, is_faithful
 from medloop_model.training.transplant import transplant
 from medloop_model.training.workbench import Workbench
 
 _EMBEDDED_AT_ONCE = 64
+_COMPARED = 128  # images of each domain that tell how a scanner has changed
 
 
 @dataclass(frozen=True)
@@ -205,26 +210,32 @@ class StreamingLearner:
     def _losses(self, state: LearnerState, shown: Memory) -> list[float]:
         """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
         losses: list[float] = []
-        for new, old in self._mini_batches(state, shown):
-            losses.append(self._descend(new, old, state.new))
+        change = self._acquisition_change(state) if self.plan.restyled else None
+        for new, old in self._mini_batches(state, shown, self.plan.first_steps if change else 0):
+            losses.append(self._descend(new, old, state.new, change))
             if not math.isfinite(losses[-1]):
                 break
         return losses
 
-    def _mini_batches(self, state: LearnerState, shown: Memory) -> Iterator[tuple[Memory, Memory]]:
+    def _mini_batches(
+        self, state: LearnerState, shown: Memory, first_steps: int
+    ) -> Iterator[tuple[Memory, Memory]]:
         """New examples of each step, and what to draw old ones from."""
         if len({*state.old.label_of.values(), *state.new.label_of.values()}) < 2:
             return
         old = self._trusted_old(state)
         if len(shown):
             yield shown, old
-        for _ in range(self.plan.rehearsal_steps):
+        for _ in range(self.plan.rehearsal_steps + (0 if state.steps else first_steps)):
             yield state.new.draw(self.plan.rehearsal_batch, self._bench.generator), old
 
-    def _descend(self, new: Memory, old: Memory, surroundings: Memory) -> float:
-        """One optimiser step on new examples, remembered ones, and remembered ones in new surroundings."""
+    def _descend(
+        self, new: Memory, old: Memory, surroundings: Memory, change: AcquisitionChange | None
+    ) -> float:
+        """One optimiser step on new examples, and on old ones as they were, restyled and transplanted."""
         generator = self._bench.generator
-        shown = new.joined(old.draw(self.plan.rehearsal_batch, generator))
+        restyled = self.plan.restyled if change else 0
+        shown = new.joined(old.draw(self.plan.rehearsal_batch + restyled, generator))
         rehearsed = slice(len(new), len(shown))
         pixels_BHWC, labels_B = shown.pixels, shown.labels
         if self.plan.transplanted:
@@ -233,9 +244,31 @@ class StreamingLearner:
             pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
             labels_B = torch.cat([labels_B, cell_labels_B])
         pixels_BHWC = self._varied(pixels_BHWC, generator)
+        remembered_BHWC = pixels_BHWC[rehearsed]
+        if change:
+            last = slice(len(shown) - restyled, len(shown))
+            pixels_BHWC = pixels_BHWC.clone()
+            pixels_BHWC[last] = change.applied(pixels_BHWC[last], generator)
         network = self._bench.network
         logits_BN = network.answer(shown.embeddings) if self._embeds_once else network(pixels_BHWC)
-        return self._bench.descend(self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed))
+        return self._bench.descend(
+            self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed, remembered_BHWC)
+        )
+
+    @torch.no_grad()
+    def _acquisition_change(self, state: LearnerState) -> AcquisitionChange | None:
+        """How new images differ from old ones of the same classes; None if not as scanners differ."""
+        in_both = torch.tensor(sorted({*state.old.labels.tolist()} & {*state.new.labels.tolist()}))
+        if not len(in_both):
+            return None
+        old, new = (
+            memory.at(torch.isin(memory.labels, in_both)).draw(_COMPARED, self._bench.generator)
+            for memory in (state.old, state.new)
+        )
+        change = AcquisitionChange.between(old.pixels, new.pixels)
+        shown_BHWC = change.applied(old.pixels, self._bench.generator)
+        faithful = is_faithful(self._base(shown_BHWC), old.labels, new.answers, new.labels)
+        return change if faithful else None
 
     def _transplanted(
         self, old: Memory, surroundings: Memory, count: int, generator: torch.Generator
@@ -297,12 +330,12 @@ class StreamingLearner:
 
     @torch.no_grad()
     def _recalled(self, pixels_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of a backbone that stays, and the base's answers where old labels are judged by them."""
+        """Embeddings of a backbone that stays, and the base's answers where something is judged by them."""
         unasked = pixels_BHWC.new_zeros(len(pixels_BHWC), 0)
         parts = torch.split(pixels_BHWC, _EMBEDDED_AT_ONCE)
         if not self._backbone_moves:
             return torch.cat([self._base.embed(part) for part in parts]), unasked
-        if self.plan.strategy == DISTIL_ALL:
+        if self.plan.strategy == DISTIL_ALL or self.plan.restyled:
             return unasked, torch.cat([self._base(part) for part in parts])
         return unasked, unasked
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from medloop_model.training.restyle import AcquisitionChange
+from medloop_model.training.restyle import AcquisitionChange, is_faithful
 from torch import Tensor
 from torch.nn import functional
 
@@ -84,3 +84,25 @@ def test_one_image_of_each_is_enough_to_say_something() -> None:
     )
     assert shown.shape == (2, SIDE, SIDE, 1)
     assert 0 <= shown.min() <= shown.max() <= 1
+
+
+def _answers(margins: list[float], label: int) -> tuple[Tensor, Tensor]:
+    logits = torch.zeros(len(margins), 2)
+    logits[:, label] = torch.tensor(margins)
+    return logits, torch.full((len(margins),), label)
+
+
+@pytest.mark.parametrize(
+    ("new_margins", "faithful"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], True),
+        ([2.0, 3.0, 4.0, 5.0], True),
+        ([-9.0, -8.0, -7.0, -6.0], False),
+        ([-9.0], True),  # one image is none to judge by
+    ],
+)
+def test_restyled_images_are_distrusted_where_a_model_answers_them_otherwise(
+    new_margins: list[float], faithful: bool
+) -> None:
+    shown = _answers([1.0, 2.0, 3.0, 4.0], label=1)
+    assert is_faithful(*shown, *_answers(new_margins, label=1)) is faithful

@@ -93,6 +93,23 @@ def test_a_new_scanner_is_learned_and_the_old_one_kept(home: tuple[ModelPackage,
     assert right(adapted, old_test) > 0.9
 
 
+def brightened(examples: Examples) -> Examples:
+    """The same as a scanner with more light and contrast shows it."""
+    return (40 + examples[0] * 1.4).clip(0, 255).astype(np.uint8), examples[1]
+
+
+def test_a_few_images_of_a_new_scanner_teach_all_that_is_remembered(
+    home: tuple[ModelPackage, Path],
+) -> None:
+    few, test = brightened(shades(16, 4)), brightened(shades(200, 5))
+    assert right(home[0], test) < 0.8
+    plan = replace(plan_for(SHALLOW_EWC), first_steps=40)
+    without = replace(plan, restyled=0, first_steps=0, rehearsal_steps=plan.rehearsal_steps + 40)
+    restyled, plain = (right(adapt(home, each, shades(64, 3), few), test) for each in (plan, without))
+    assert restyled > 0.95
+    assert plain < 0.9
+
+
 def test_a_new_policy_is_learned_against_the_teacher(home: tuple[ModelPackage, Path]) -> None:
     swapped = [(images, 1 - labels) for images, labels in (shades(128, 4), shades(100, 5))]
     adapted = adapt(home, plan_for(DISTIL_ALL), shades(64, 3), swapped[0])
@@ -180,9 +197,9 @@ def test_no_old_example_is_needed(home: tuple[ModelPackage, Path]) -> None:
 
 def test_what_a_plan_lacks_is_said_at_once(home: tuple[ModelPackage, Path]) -> None:
     with pytest.raises(ValueError, match="teacher"):
-        StreamingLearner(home[0], None, plan_for(DISTIL_ALL))
+        StreamingLearner(home[0], None, replace(plan_for(DISTIL_ALL), alpha=0.7))
     with pytest.raises(ValueError, match="Fisher"):
-        StreamingLearner(replace(home[0], fisher={}), None, plan_for(SHALLOW_EWC))
+        StreamingLearner(replace(home[0], fisher={}), None, replace(plan_for(SHALLOW_EWC), ewc_lambda=0.1))
     with pytest.raises(ShapeError, match="start with"):
         StreamingLearner(home[0], None, plan_for(SHALLOW_EWC, ("bright", "dark")))
     learner = StreamingLearner(home[0], None, plan_for(SHALLOW_EWC))
