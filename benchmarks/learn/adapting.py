@@ -53,25 +53,25 @@ class Judge:
     Attributes:
         problem: what is learned.
         points: what was found so far.
-        seconds: of learning, judging left out.
+        seconds: of the processor for learning, judging left out.
     """
 
     problem: Problem
     points: list[Point] = field(default_factory=list)
     seconds: float = 0.0
     _batches: int = 0
-    _since: float = field(default_factory=time.perf_counter)
+    _since: float = field(default_factory=time.process_time)
 
     def __call__(self, export: Exporter) -> None:
         """Take note of one update; the model is judged where a count is reached."""
-        self.seconds += time.perf_counter() - self._since
+        self.seconds += time.process_time() - self._since
         sizes = [len(batch) for batch in self.problem.batches()]
         before, after = sum(sizes[: self._batches]), sum(sizes[: self._batches + 1])
         self._batches += 1
         last = self._batches == len(sizes)
         if last or after in COUNTS or self._has_enough_now(before, after):
             self.points.append(judged(self.problem, export(), after))
-        self._since = time.perf_counter()
+        self._since = time.process_time()
 
     def _has_enough_now(self, before: int, after: int) -> bool:
         if self.problem.drift.scenario is not ScenarioName.NEW_CLASS:

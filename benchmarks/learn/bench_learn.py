@@ -22,7 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from drifts import QUICK, USUAL_HELD_OUT, Drift, every_drift
-from findings import Findings, finite
+from outcomes import Outcomes, finite
 from jobs import Job, Journal, missing, over_processes, run_job
 from learning_goals import Goal, judged
 from learning_table import lines
@@ -30,7 +30,7 @@ from medloop_schemas import MedloopError
 from medloop_services.bus.context import load_settings
 from medloop_services.replay.dataset import DataSettings
 from medloop_services.replay.errors import DatasetError
-from methods import METHODS, NONE, ORACLE, method_of
+from methods import METHODS, NONE, ORACLE, method_of, usual_methods
 from oracles import ORACLES, oracle_of
 from problem import prepare_model
 from rich.console import Console
@@ -58,9 +58,9 @@ def main() -> None:
     run(jobs, data, journal, arguments.workers)
     names = {drift.name for drift in drifts}
     rows = [row for row in journal.rows() if row["drift"] in names and row["seed"] in seeds]
-    findings = Findings([row for row in rows if row["method"] in (*arguments.methods, NONE, ORACLE)])
-    goals = judged(findings)
-    report(findings, goals, as_json=arguments.json)
+    outcomes = Outcomes([row for row in rows if row["method"] in (*arguments.methods, NONE, ORACLE)])
+    goals = judged(outcomes)
+    report(outcomes, goals, as_json=arguments.json)
 
 
 def run(jobs: list[Job], data: Path, journal: Journal, workers: int) -> None:
@@ -77,13 +77,13 @@ def run(jobs: list[Job], data: Path, journal: Journal, workers: int) -> None:
         journal.add(rows)
 
 
-def report(findings: Findings, goals: list[Goal], *, as_json: bool) -> None:
+def report(outcomes: Outcomes, goals: list[Goal], *, as_json: bool) -> None:
     """Print the tables, and the figures as JSON lines where they are asked for."""
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 160)
-    for line in lines(findings, goals):
+    for line in lines(outcomes, goals):
         console.print(line)
     if as_json:
-        for figure in (*findings.lines(), *(goal.line() for goal in goals)):
+        for figure in (*outcomes.lines(), *(goal.line() for goal in goals)):
             print(json.dumps(finite(figure)))
 
 
@@ -109,7 +109,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of data sets (MEDLOOP_DATA)")
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}; {QUICK_SEEDS} seeds")
     parser.add_argument("--conditions", nargs="+", help="names of drifts, * and ? allowed (all)")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help=f"of {', '.join(METHODS)} (all)")
+    parser.add_argument(
+        "--methods", nargs="+", default=usual_methods(), help=f"of {', '.join(METHODS)} (all installed)"
+    )
     parser.add_argument("--seeds", type=int, help=f"how many ({SEEDS})")
     parser.add_argument(
         "--held-out",

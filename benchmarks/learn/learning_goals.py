@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from findings import Findings
+from outcomes import Outcomes
 from medloop_services.replay.settings import ScenarioName
 from methods import MEDLOOP
 
@@ -45,24 +45,24 @@ class Goal:
         return {"figure": "goal", **asdict(self), "met": self.met}
 
 
-def judged(findings: Findings) -> list[Goal]:
+def judged(outcomes: Outcomes) -> list[Goal]:
     """Return what medloop reached of every goal that was measured."""
-    if MEDLOOP not in findings.methods:
+    if MEDLOOP not in outcomes.methods:
         return []
     return [
         goal
-        for scenario, drifts in findings.scenarios.items()
-        for goal in _of(findings, ScenarioName(scenario), drifts)
+        for scenario, drifts in outcomes.scenarios.items()
+        for goal in _of(outcomes, ScenarioName(scenario), drifts)
     ]
 
 
-def _of(findings: Findings, scenario: ScenarioName, drifts: list[str]) -> Iterator[Goal]:
-    last = findings.counts(drifts)[-1]
+def _of(outcomes: Outcomes, scenario: ScenarioName, drifts: list[str]) -> Iterator[Goal]:
+    last = outcomes.counts(drifts)[-1]
     if scenario is ScenarioName.NEW_CLASS:
-        recall = findings.recall_after(MEDLOOP, drifts, NEW_CLASS_IMAGES).mean
+        recall = outcomes.recall_after(MEDLOOP, drifts, NEW_CLASS_IMAGES).mean
         name = f"new class: its recall after {NEW_CLASS_IMAGES} images of it"
         yield Goal(name, recall, NEW_CLASS_RECALL, True)
-        yield _old(findings, "new class: old classes' loss", drifts, last)
+        yield _old(outcomes, "new class: old classes' loss", drifts, last)
         return
     for name, labels, bound in {
         ScenarioName.DATA_DRIFT: (
@@ -72,16 +72,16 @@ def _of(findings: Findings, scenario: ScenarioName, drifts: list[str]) -> Iterat
         ScenarioName.CONCEPT_DRIFT: (("label policy: gap closed", CONCEPT_LABELS, CONCEPT_GAP),),
         ScenarioName.SITE_CHANGE: (("another laboratory: gap closed", CONCEPT_LABELS, SITE_GAP),),
     }[scenario]:
-        share = findings.closed(MEDLOOP, drifts, labels).mean
+        share = outcomes.closed(MEDLOOP, drifts, labels).mean
         yield Goal(f"{name} after {labels} labels", share, bound, True)
     what = {
         ScenarioName.DATA_DRIFT: "data drift: old domain's loss",
         ScenarioName.CONCEPT_DRIFT: "label policy: loss on what it leaves",
         ScenarioName.SITE_CHANGE: "another laboratory: old one's loss",
     }[scenario]
-    yield _old(findings, what, drifts, last)
+    yield _old(outcomes, what, drifts, last)
 
 
-def _old(findings: Findings, name: str, drifts: list[str], labels: int) -> Goal:
-    loss = findings.old_loss(MEDLOOP, drifts, labels).mean
+def _old(outcomes: Outcomes, name: str, drifts: list[str], labels: int) -> Goal:
+    loss = outcomes.old_loss(MEDLOOP, drifts, labels).mean
     return Goal(f"{name} after {labels} labels", loss, OLD_LOSS, False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 from adapting import Method
 from medloop_learner import medloop, parsed_changes
 from medloop_services.replay.errors import DatasetError
 from peer_settings import PeerSettings, settings_of
+from peers_path import FOLDER
 from plain_learners import article, fine_tune, head_only
 from replay_learners import dark_experience_replay, experience_replay
 
@@ -18,6 +20,21 @@ NONE, ORACLE, MEDLOOP = "none", "oracle", "medloop"
 UPDATES_AS_MEDLOOP = 6
 """Of medloop under data drift, on each mini-batch."""
 
+
+def of_avalanche(name: str) -> Callable[[PeerSettings], Method]:
+    """Return what makes a method of `avalanche_peers`, which is imported only then: it takes its time."""
+
+    def method(settings: PeerSettings) -> Method:
+        try:
+            peers = import_module("avalanche_peers")
+        except ImportError as error:
+            raise DatasetError(f"Avalanche can't be used ({error}); `make bench-peers` installs it") from None
+        made: Method = getattr(peers, name)(settings)
+        return made
+
+    return method
+
+
 PEERS: dict[str, Callable[[PeerSettings], Method]] = {
     "fine-tune": fine_tune,
     "head": head_only,
@@ -25,9 +42,16 @@ PEERS: dict[str, Callable[[PeerSettings], Method]] = {
     "replay": experience_replay,
     f"replay-x{UPDATES_AS_MEDLOOP}": partial(experience_replay, steps=UPDATES_AS_MEDLOOP),
     "der++": dark_experience_replay,
+    "avalanche-ewc": of_avalanche("avalanche_ewc"),
+    "avalanche-replay": of_avalanche("avalanche_replay"),
 }
 
 METHODS = (NONE, ORACLE, MEDLOOP, *PEERS)
+
+
+def usual_methods() -> list[str]:
+    """Return the names of all methods that are installed."""
+    return [name for name in METHODS if FOLDER.is_dir() or not name.startswith("avalanche")]
 
 
 def method_of(name: str, scenario: str) -> Method:

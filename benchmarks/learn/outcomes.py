@@ -14,7 +14,7 @@ from methods import NONE, ORACLE
 DOMAINS = ("new", "old", "changed")
 
 
-class Findings:
+class Outcomes:
     """Rows of the journal.
 
     Args:
