@@ -84,12 +84,14 @@ pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLO
 
 # They want an older numpy than medloop's.
 DRIFT_PEERS := benchmarks/drift/.peers
+LEARN_PEERS := benchmarks/learn/.peers
 
 .PHONY: bench-peers
-bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; alibi-detect and frouros apart
+bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; alibi-detect, frouros and Avalanche apart
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
 	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
 	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt
+	$(UV) pip install --quiet --python $(BIN)/python --target $(LEARN_PEERS) --no-deps -r benchmarks/learn/peers.txt
 
 .PHONY: docs-drift
 docs-drift: bench-peers ## Measure the monitoring beside its peers and draw docs/drift.png from the figures
