@@ -22,7 +22,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from drifts import QUICK, USUAL_HELD_OUT, Drift, every_drift
-from outcomes import Outcomes, finite
 from jobs import Job, Journal, missing, over_processes, run_job
 from learning_goals import Goal, judged
 from learning_table import lines
@@ -32,6 +31,7 @@ from medloop_services.replay.dataset import DataSettings
 from medloop_services.replay.errors import DatasetError
 from methods import METHODS, NONE, ORACLE, method_of, usual_methods
 from oracles import ORACLES, oracle_of
+from outcomes import Outcomes, finite
 from problem import prepare_model
 from rich.console import Console
 

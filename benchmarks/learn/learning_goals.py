@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from outcomes import Outcomes
 from medloop_services.replay.settings import ScenarioName
 from methods import MEDLOOP
+from outcomes import Outcomes
 
 GAP_AFTER_128, GAP_AFTER_512 = 0.80, 0.95
 """At least: share of the gap to the oracle closed under data drift."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from outcomes import Outcomes
 from gaps import Estimate
 from learning_goals import Goal
 from methods import NONE, ORACLE
+from outcomes import Outcomes
 from rich.table import Table
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from adapting import Method, Observe
 from medloop_model.checkpoint import load_teacher
+from medloop_model.training.batch import Batch
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.streaming import StreamingLearner
+from medloop_services.replay.split import Split
 from problem import Problem
 
 
@@ -21,10 +24,10 @@ def medloop(changes: dict[str, Any] | None = None) -> Method:
 
     def learn(problem: Problem, observe: Observe) -> None:
         learner = StreamingLearner(problem.package, *_teacher_and_plan(problem, changes or {}))
-        learner.remember(problem.old.images, problem.old.labels)
-        for batch in problem.batches():
-            learner.update(batch.images, batch.labels)
-            observe(learner.package)
+        state = learner.begin(_labelled(problem.old, "old"))
+        for number, batch in enumerate(problem.batches()):
+            state, _ = learner.step(state, _labelled(batch, f"new {number}"))
+            observe(partial(learner.package, state))
 
     return learn
 
@@ -43,6 +46,11 @@ def parsed_changes(text: str) -> dict[str, Any]:
             raise ValueError(f"a training plan has no {name!r}; choose of {', '.join(kinds)}")
         changes[name] = value == "True" if kinds[name] is bool else kinds[name](value)
     return changes
+
+
+def _labelled(split: Split, name: str) -> Batch:
+    """An image that is shown twice is two images, as it is to a service."""
+    return Batch(split.images, split.labels, tuple(f"{name}/{place}" for place in range(len(split))))
 
 
 def _teacher_and_plan(problem: Problem, changes: dict[str, Any]) -> tuple[Any, TrainingPlan]:
