@@ -15,13 +15,16 @@ from __future__ import annotations
 import single_thread  # noqa: F401  # isort: skip  (above whatever imports numpy)
 
 import argparse
+import fnmatch
 import json
 import os
 import sys
-from fnmatch import fnmatch
+from collections.abc import Sequence
 from pathlib import Path
 
-from drifts import QUICK, USUAL_HELD_OUT, Drift, every_drift
+import step_cost
+import ten_drifts
+from drifts import JOURNEY, QUICK, STEP_COST, USUAL_HELD_OUT, every_drift
 from jobs import Job, Journal, missing, over_processes, run_job
 from learning_goals import Goal, judged
 from learning_table import lines
@@ -29,7 +32,7 @@ from medloop_schemas import MedloopError
 from medloop_services.bus.context import load_settings
 from medloop_services.replay.dataset import DataSettings
 from medloop_services.replay.errors import DatasetError
-from methods import METHODS, NONE, ORACLE, method_of, usual_methods
+from methods import MEDLOOP, METHODS, NONE, ORACLE, method_of, usual_methods
 from oracles import ORACLES, oracle_of
 from outcomes import Outcomes, finite
 from problem import prepare_model
@@ -47,34 +50,44 @@ def main() -> None:
         raise DatasetError(
             "the experiment needs a folder with medmnist/, mednist/ and wbc/; set MEDLOOP_DATA"
         )
-    drifts = chosen_drifts(arguments)
+    conditions = arguments.conditions or (QUICK if arguments.quick else ("*",))
+    drifts = list(every_drift(arguments.held_out))
+    names = chosen([*(drift.name for drift in drifts), JOURNEY, STEP_COST], conditions)
     seeds = range(arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS))
-    for name in arguments.methods:
-        if name not in (NONE, ORACLE):
-            method_of(name, drifts[0].scenario)  # a wrong name is told before hours of work
+    learning = [name for name in arguments.methods if name not in (NONE, ORACLE)]
+    for name in learning:
+        method_of(name, drifts[0].scenario)  # a wrong name is told before hours of work
     journal = Journal(arguments.out / "rows.jsonl")
-    every = tuple(dict.fromkeys((NONE, ORACLE, *arguments.methods)))
-    jobs = [Job(drift, seed, every) for drift in drifts for seed in seeds]
-    run(jobs, data, journal, arguments.workers)
-    names = {drift.name for drift in drifts}
-    rows = [row for row in journal.rows() if row["drift"] in names and row["seed"] in seeds]
-    outcomes = Outcomes([row for row in rows if row["method"] in (*arguments.methods, NONE, ORACLE)])
-    goals = judged(outcomes)
-    report(outcomes, goals, as_json=arguments.json)
+    journal.mend()
+    methods = tuple(dict.fromkeys((NONE, ORACLE, *learning)))
+    jobs = [Job(drift, seed, methods) for drift in drifts if drift.name in names for seed in seeds]
+    run_drifts(missing(jobs, journal.rows()), data, journal, arguments.workers)
+    if JOURNEY in names:
+        run_journeys(learning, seeds, data, journal, arguments.workers)
+    if STEP_COST in names and not any(row["drift"] == STEP_COST for row in journal.rows()):
+        # Alone on the machine.
+        over_processes(STEP_COST, step_cost.measure, [(data, journal)], 1)
+    wanted = (row for row in journal.rows() if row["drift"] in names and row["seed"] in seeds)
+    outcomes = Outcomes([row for row in wanted if row["method"] in (*methods, MEDLOOP)])
+    report(outcomes, judged(outcomes), as_json=arguments.json)
 
 
-def run(jobs: list[Job], data: Path, journal: Journal, workers: int) -> None:
-    """Do what is missing of the experiment: models, then oracles, then what is judged beside them."""
-    jobs = missing(jobs, journal.rows())
+def run_drifts(jobs: list[Job], data: Path, journal: Journal, workers: int) -> None:
+    """Do what is missing of the drifts: models, then oracles, then what is judged beside them."""
     models = {(job.drift.file, str(job.drift.settings.get("held_out"))): job.drift for job in jobs}
-    for _ in over_processes("models", prepare_model, [(drift, data) for drift in models.values()], workers):
-        pass
+    over_processes("models", prepare_model, [(drift, data) for drift in models.values()], workers)
     wanted = {(job.drift.name, job.seed % ORACLES): job for job in jobs if ORACLE in job.methods}
-    oracles = [(job.drift, job.seed, data) for job in wanted.values()]
-    for _ in over_processes("oracles", oracle_of, oracles, workers):
-        pass
-    for rows in over_processes("methods", run_job, [(job, data) for job in jobs], workers):
-        journal.add(rows)
+    over_processes("oracles", oracle_of, [(job.drift, job.seed, data) for job in wanted.values()], workers)
+    over_processes("drifts", run_job, [(job, data, journal) for job in jobs], workers)
+
+
+def run_journeys(
+    methods: Sequence[str], seeds: Sequence[int], data: Path, journal: Journal, workers: int
+) -> None:
+    """Do what is missing of ten drifts in a row."""
+    done = {(row["seed"], row["method"]) for row in journal.rows() if row["drift"] == JOURNEY}
+    calls = [(name, seed, data, journal) for seed in seeds for name in methods if (seed, name) not in done]
+    over_processes(JOURNEY, ten_drifts.travel, calls, workers)
 
 
 def report(outcomes: Outcomes, goals: list[Goal], *, as_json: bool) -> None:
@@ -87,18 +100,17 @@ def report(outcomes: Outcomes, goals: list[Goal], *, as_json: bool) -> None:
             print(json.dumps(finite(figure)))
 
 
-def chosen_drifts(arguments: argparse.Namespace) -> list[Drift]:
-    """Return the drifts that the names and wildcards on the command line choose.
+def chosen(names: Sequence[str], wanted: Sequence[str]) -> set[str]:
+    """Return the names that others, in which * and ? stand for anything, choose.
 
     Raises:
         DatasetError: one chooses none.
     """
-    drifts = list(every_drift(arguments.held_out))
-    wanted = arguments.conditions or (QUICK if arguments.quick else ("*",))
-    for name in wanted:
-        if not any(fnmatch(drift.name, name) for drift in drifts):
-            raise DatasetError(f"no drift is called {name!r}; there are {', '.join(d.name for d in drifts)}")
-    return [drift for drift in drifts if any(fnmatch(drift.name, name) for name in wanted)]
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in wanted}
+    for pattern, matches in found.items():
+        if not matches:
+            raise DatasetError(f"no condition is called {pattern!r}; there are {', '.join(names)}")
+    return {name for matches in found.values() for name in matches}
 
 
 def parsed() -> argparse.Namespace:

@@ -20,6 +20,12 @@ SEVERITIES = (2, 3, 4)
 USUAL_HELD_OUT = 3
 """The class of MedNIST whose model the demo pretrains too; each other costs minutes once."""
 
+JOURNEY = "ten drifts in a row"
+"""Out and back five times, each from the model that the last one left."""
+
+STEP_COST = "cost of a step"
+"""Not a drift; a condition by its name all the same."""
+
 QUICK = ("scanner 3", "site change", "policy", "new class 3")
 
 

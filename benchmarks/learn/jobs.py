@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adapting import adapt, judged
 from drifts import Drift
@@ -17,6 +17,8 @@ from oracles import oracle_of, unadapted
 from problem import Problem, problem_of
 from rich.console import Console
 from rich.progress import track
+
+Result = TypeVar("Result")
 
 Row = dict[str, Any]
 """What one method did with one drift and seed."""
@@ -36,7 +38,7 @@ class Journal:
     """The file of what is done, one JSON line a row; a killed run goes on behind its last whole line.
 
     Attributes:
-        file: made where it is missing.
+        file: its folder is made where it is missing.
     """
 
     file: Path
@@ -48,15 +50,16 @@ class Journal:
         lines = self.file.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write rows behind the others."""
+    def mend(self) -> None:
+        """Cut off a last line that a killed process has not finished."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         text = self.file.read_text() if self.file.is_file() else ""
-        cut_short = text.rpartition("\n")[2]
-        if cut_short:
-            self.file.write_text(text.removesuffix(cut_short))
-        with self.file.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self.file.write_text(text[: text.rfind("\n") + 1])
+
+    def add(self, row: Row) -> None:
+        """Write a row behind the others, in one go: several processes write."""
+        with self.file.open("ab", buffering=0) as file:
+            file.write(json.dumps(row).encode() + b"\n")
 
 
 def missing(jobs: Iterable[Job], rows: Sequence[Row]) -> list[Job]:
@@ -70,20 +73,18 @@ def missing(jobs: Iterable[Job], rows: Sequence[Row]) -> list[Job]:
     return left
 
 
-def run_job(job: Job, data: Path) -> list[Row]:
-    """Return a row a method."""
+def run_job(job: Job, data: Path, journal: Journal) -> None:
+    """Add a row a method."""
     problem = problem_of(job.drift, job.seed, data)
-    return [
-        {"drift": job.drift.name, "scenario": job.drift.scenario.value, "seed": job.seed, "method": method}
-        | _measured(problem, method, data)
-        for method in job.methods
-    ]
+    for method in job.methods:
+        what = {"drift": job.drift.name, "scenario": job.drift.scenario.value, "seed": job.seed}
+        journal.add(what | {"method": method} | _measured(problem, method, data))
 
 
 def over_processes(
-    what: str, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int
-) -> Iterable[Any]:
-    """Return a function's results as they come, with a progress bar on standard error.
+    what: str, function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], workers: int
+) -> list[Result]:
+    """Return a function's results in the order in which they come, with a progress bar on standard error.
 
     Args:
         what: for the bar.
@@ -92,14 +93,13 @@ def over_processes(
         workers: processes.
     """
     if not calls:
-        return
+        return []
     # A fresh process each: a fork would inherit the threads of torch half alive.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(function, *call) for call in calls]
         try:
             finished = track(as_completed(futures), what, total=len(futures), console=Console(stderr=True))
-            for future in finished:
-                yield future.result()
+            return [future.result() for future in finished]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medloop_services.replay.settings import ScenarioName
-from methods import MEDLOOP
+from methods import AVALANCHE_EWC, MEDLOOP
 from outcomes import Outcomes
+from step_cost import STEP
 
 GAP_AFTER_128, GAP_AFTER_512 = 0.80, 0.95
 """At least: share of the gap to the oracle closed under data drift."""
@@ -25,6 +26,15 @@ SITE_GAP = 0.60
 OLD_LOSS = 0.01
 """At most: balanced accuracy lost on what the change leaves as it was."""
 
+EROSION = 0.02
+"""At most: balanced accuracy that any domain of ten drifts in a row loses since it was learned."""
+
+STEP_MILLISECONDS, STEPS_OF_AVALANCHE = 25.0, 2.0
+"""At most, and at least: one optimiser step on 16 images, one core, and Avalanche's EWC step beside it."""
+
+MEGABYTES = 600.0
+"""At most: peak memory of a process that learns."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -34,6 +44,7 @@ class Goal:
     value: float
     bound: float
     at_least: bool
+    unit: str = "share"
 
     @property
     def met(self) -> bool:
@@ -47,13 +58,28 @@ class Goal:
 
 def judged(outcomes: Outcomes) -> list[Goal]:
     """Return what medloop reached of every goal that was measured."""
-    if MEDLOOP not in outcomes.methods:
-        return []
-    return [
+    goals = [
         goal
         for scenario, drifts in outcomes.scenarios.items()
+        if MEDLOOP in outcomes.methods
         for goal in _of(outcomes, ScenarioName(scenario), drifts)
     ]
+    lost = outcomes.erosion(MEDLOOP)
+    if len(lost):
+        worst = float(lost.mean(axis=0).max())
+        goals.append(Goal("ten drifts in a row: most lost of any domain since", worst, EROSION, False))
+    if outcomes.step_cost is not None:
+        goals += _of_cost(outcomes.step_cost)
+    return goals
+
+
+def _of_cost(cost: dict[str, Any]) -> Iterator[Goal]:
+    times = cost["milliseconds"]
+    yield Goal("one step at batch 16, ms", times[STEP], STEP_MILLISECONDS, False, "ms")
+    if AVALANCHE_EWC in times:
+        name = "Avalanche's EWC step, times medloop's"
+        yield Goal(name, times[AVALANCHE_EWC] / times[STEP], STEPS_OF_AVALANCHE, True, "times")
+    yield Goal("memory of a process that learns", cost["peak_megabytes"], MEGABYTES, False, "MB")
 
 
 def _of(outcomes: Outcomes, scenario: ScenarioName, drifts: list[str]) -> Iterator[Goal]:

@@ -62,10 +62,11 @@ def drift_by_drift(outcomes: Outcomes, scenario: str, drifts: list[str]) -> Tabl
 
 
 def goal_line(goal: Goal) -> str:
-    """Return a goal beside what was reached, in % of a share."""
+    """Return a goal beside what was reached."""
     sign = "≥" if goal.at_least else "≤"
     missed = "" if goal.met else "  MISSED"
-    return f"{goal.name:60} {100 * goal.value:8.1f}   goal {sign} {100 * goal.bound:.1f}{missed}"
+    scale, unit = (100, "%") if goal.unit == "share" else (1, goal.unit)
+    return f"{goal.name:60} {scale * goal.value:8.1f} {unit:5} goal {sign} {scale * goal.bound:.1f}{missed}"
 
 
 def _percent(figure: Estimate) -> str:

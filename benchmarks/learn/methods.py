@@ -8,17 +8,25 @@ from importlib import import_module
 
 from adapting import Method
 from medloop_learner import medloop, parsed_changes
+from medloop_schemas import MedloopError
 from medloop_services.replay.errors import DatasetError
 from peer_settings import PeerSettings, settings_of
 from peers_path import FOLDER
 from plain_learners import article, fine_tune, head_only
 from replay_learners import dark_experience_replay, experience_replay
 
+AVALANCHE_EWC = "avalanche-ewc"
 NONE, ORACLE, MEDLOOP = "none", "oracle", "medloop"
 """No adaptation; offline training on both domains; what is measured."""
 
 UPDATES_AS_MEDLOOP = 6
 """Of medloop under data drift, on each mini-batch."""
+
+
+class AvalancheMissing(MedloopError):
+    """Avalanche is not installed."""
+
+    code = "avalanche"
 
 
 def of_avalanche(name: str) -> Callable[[PeerSettings], Method]:
@@ -28,7 +36,9 @@ def of_avalanche(name: str) -> Callable[[PeerSettings], Method]:
         try:
             peers = import_module("avalanche_peers")
         except ImportError as error:
-            raise DatasetError(f"Avalanche can't be used ({error}); `make bench-peers` installs it") from None
+            raise AvalancheMissing(
+                f"Avalanche can't be used ({error}); `make bench-peers` installs it"
+            ) from None
         made: Method = getattr(peers, name)(settings)
         return made
 
@@ -42,7 +52,7 @@ PEERS: dict[str, Callable[[PeerSettings], Method]] = {
     "replay": experience_replay,
     f"replay-x{UPDATES_AS_MEDLOOP}": partial(experience_replay, steps=UPDATES_AS_MEDLOOP),
     "der++": dark_experience_replay,
-    "avalanche-ewc": of_avalanche("avalanche_ewc"),
+    AVALANCHE_EWC: of_avalanche("avalanche_ewc"),
     "avalanche-replay": of_avalanche("avalanche_replay"),
 }
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from drifts import JOURNEY, STEP_COST
 from gaps import Estimate, FloatArray, estimate, gap_share, paired_difference
 from methods import NONE, ORACLE
 
@@ -18,11 +19,13 @@ class Outcomes:
     """Rows of the journal.
 
     Args:
-        rows: of the same drifts and seeds for every method.
+        rows: of the same drifts and seeds for every method; of ten drifts in a row, and of what a step costs.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows = rows
+        self.rows = [row for row in rows if row["drift"] not in (JOURNEY, STEP_COST)]
+        self.journeys = [row for row in rows if row["drift"] == JOURNEY]
+        self.step_cost = next((row for row in rows if row["drift"] == STEP_COST), None)
         self._points = {(row["drift"], row["seed"], row["method"]): row["points"] for row in rows}
 
     @cached_property
@@ -108,12 +111,22 @@ class Outcomes:
         rows = [row for row in self.rows if row["method"] == method and row["drift"] in drifts]
         return 1e3 * sum(row["seconds"] for row in rows) / max(sum(row["updates"] for row in rows), 1)
 
+    def erosion(self, method: str) -> FloatArray:
+        """Return (seeds, stops): how much was lost from right after a stop until the journey's end."""
+        return np.array(
+            [
+                [point["after"] - point["end"] for point in row["points"]]
+                for row in self.journeys
+                if row["method"] == method
+            ]
+        )
+
     def lines(self) -> Iterator[dict[str, Any]]:
         """Return every figure as a JSON object, the figure's kind under `figure`."""
         for scenario, drifts in self.scenarios.items():
             for group in (drifts, *([drift] for drift in drifts if len(drifts) > 1)):
                 yield from self._figures(scenario, group)
-        for row in self.rows:
+        for row in (*self.rows, *self.journeys, *([self.step_cost] if self.step_cost else [])):
             yield {"figure": "run", **row}
 
     def _figures(self, scenario: str, drifts: list[str]) -> Iterator[dict[str, Any]]:
