@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medloop_model.architecture import Architecture
-from medloop_model.training.quantizers import absmax_int8, absmean_ternary
+from medloop_model.training.quantizers import absmean_ternary
 from medloop_model.training.rms_norm import rms_norm
+from medloop_model.training.ternary_linear import ternary_linear
 
 NORM_EPSILON = 1e-5
 RESIDUAL_GAIN = 0.5  # what a block adds starts small, so that depth doesn't blow up the first steps
@@ -48,11 +49,12 @@ class BitLinear(nn.Module):
 
     def forward(self, x_BTI: Tensor) -> Tensor:  # noqa: D102
         norm_I = absmean_ternary(self.norm) if self.ternary_norm else self.norm
-        x_BTI = rms_norm(x_BTI, norm_I, NORM_EPSILON)
-        gain_O1 = self.gain[:, None]  # on the weights and not on the outputs, of which there are many more
         if self.quantized:
-            return functional.linear(absmax_int8(x_BTI), absmean_ternary(self.weight) * gain_O1, self.bias)
-        return functional.linear(x_BTI, self.weight * gain_O1, self.bias)
+            return ternary_linear(
+                x_BTI, self.weight, norm_I=norm_I, gain_O=self.gain, bias_O=self.bias, epsilon=NORM_EPSILON
+            )
+        x_BTI = rms_norm(x_BTI, norm_I, NORM_EPSILON)
+        return functional.linear(x_BTI, self.weight * self.gain[:, None], self.bias)
 
 
 class Block(nn.Module):
@@ -72,9 +74,10 @@ class Block(nn.Module):
         self.fc2 = linear(hidden, self.width, ternary, RESIDUAL_GAIN)
 
     def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: D102
-        x_BTD = x_BTD + self.out(self._attention(self.qkv(x_BTD)))
+        # What a linear returns is nobody else's: the sum may take its memory.
+        x_BTD = self.out(self._attention(self.qkv(x_BTD))).add_(x_BTD)
         mlp_BTD: Tensor = self.fc2(functional.gelu(self.fc1(x_BTD)))
-        return x_BTD + mlp_BTD
+        return mlp_BTD.add_(x_BTD)
 
     def _attention(self, qkv_BTO: Tensor) -> Tensor:
         """Multi-query attention (arXiv 1911.02150): every query head reads the one key and value head."""
@@ -82,7 +85,7 @@ class Block(nn.Module):
         q_BTD, k_BTK, v_BTK = torch.split(qkv_BTO, [self.width, self.head_width, self.head_width], dim=-1)
         # The heads share one key, so they are just more queries: (T, A) as one axis, and no copy a head.
         q_BQK = q_BTD.reshape(batch, tokens * self.heads, self.head_width)
-        score_BQT = torch.bmm(q_BQK, k_BTK.transpose(1, 2)) * self.head_width**-0.5
+        score_BQT = torch.bmm(q_BQK, k_BTK.transpose(1, 2)).mul_(self.head_width**-0.5)
         mixed_BQK = torch.bmm(score_BQT.softmax(dim=-1), v_BTK)
         return mixed_BQK.view(batch, tokens, self.width)
 

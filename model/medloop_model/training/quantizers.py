@@ -1,7 +1,8 @@
-"""The two quantisers of BitNet b1.58, each with a straight-through gradient.
+"""The two quantisers of BitNet b1.58.
 
 Forward they round; backward they are the identity, so that a gradient reaches the latent weight
-(straight-through estimator: Bengio et al., arXiv 1308.3432).
+(straight-through estimator: Bengio et al., arXiv 1308.3432). Where autograd doesn't see them, as inside
+`ternary_linear`, they are plain functions.
 """
 
 from __future__ import annotations
@@ -30,17 +31,20 @@ def absmean_ternary(weight_OI: Tensor, a_row: bool = False) -> Tensor:
     return ternary_OI
 
 
-def absmax_int8(x_BTI: Tensor) -> Tensor:
-    """x → round(x · s) / s with s = 127 / max |x| of each token (arXiv 2402.17764, §2).
+def absmax_int8_(x_BTI: Tensor) -> Tensor:
+    """x → round(x · s) / s with s = 127 / max |x| of each token (arXiv 2402.17764, §2), in place.
 
     Args:
-        x_BTI: activations, float; the last axis is one token.
+        x_BTI: activations, float, out of autograd's sight; the last axis is one token.
 
     Returns:
-        Same shape and dtype, at most 255 different values a token; the gradient passes unchanged.
+        The same tensor, with at most 255 different values a token.
     """
-    rounded_BTI: Tensor = _AbsmaxInt8.apply(x_BTI)
-    return rounded_BTI
+    # aminmax and vector_norm's inf take seven times as long.
+    largest_BT1 = x_BTI.abs().amax(dim=-1, keepdim=True)
+    scale = INT8_LIMIT / largest_BT1.clamp_(min=SMALLEST_SCALE)
+    # No clamp: |x · s| passes 127 by rounding alone, and then rounds back to 127.
+    return x_BTI.mul_(scale).round_().div_(scale)
 
 
 def ternary_codes(weight_OI: Tensor, a_row: bool = False) -> tuple[Tensor, Tensor]:
@@ -68,17 +72,3 @@ class _AbsmeanTernary(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
-
-
-class _AbsmaxInt8(torch.autograd.Function):
-    @staticmethod
-    def forward(_: Any, x_BTI: Tensor) -> Tensor:
-        largest_BT1 = x_BTI.abs().amax(dim=-1, keepdim=True)  # vector_norm's inf takes fourteen times as long
-        scale = INT8_LIMIT / largest_BT1.clamp_(min=SMALLEST_SCALE)
-        # No clamp: |x · s| passes 127 by rounding alone, and then rounds back to 127.
-        rounded_BTI: Tensor = (x_BTI * scale).round_().div_(scale)
-        return rounded_BTI
-
-    @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        return gradient
