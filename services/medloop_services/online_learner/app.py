@@ -1,4 +1,4 @@
-"""The online learner's composition: one processor by device, one by site, releases followed."""
+"""The online learner's composition: one processor by device, one by site; releases and Fisher information followed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from medloop_schemas import (
     AdaptationRequested,
     CandidateTrained,
     ExampleLabelled,
+    FisherMeasured,
     ImageAcquired,
     LabelConfirmed,
     PredictionMade,
@@ -16,6 +17,7 @@ from medloop_schemas import (
 
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
+from medloop_services.bus.fisher_catalog import FisherCatalog
 from medloop_services.bus.processor import Follower, KeyedProcessor, Service
 from medloop_services.online_learner import pairing
 from medloop_services.online_learner.learning import Learning
@@ -27,7 +29,7 @@ from medloop_services.online_learner.trainer import StreamingTrainer, open_strea
 def build(context: Context) -> Service:
     """Return the service."""
     settings = context.load(LearnerSettings)
-    catalog = ReleaseCatalog()
+    catalog, fishers = ReleaseCatalog(), FisherCatalog()
     trainer = StreamingTrainer(context.artifacts, settings, open_streaming_learner)
     learning = Learning(settings=settings, trainer=trainer, release_of=catalog.release_of)
     return Service(
@@ -50,5 +52,5 @@ def build(context: Context) -> Service:
                 step=learning.step,
             ),
         ),
-        followers=(Follower(ReleaseChanged, catalog.apply),),
+        followers=(Follower(ReleaseChanged, catalog.apply), Follower(FisherMeasured, fishers.apply)),
     )
