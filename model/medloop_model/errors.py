@@ -79,18 +79,18 @@ class FisherOfAnotherBase(ModelError):
     """Fisher information that was measured on another model than the one that is to be adapted.
 
     Args:
-        path: the file.
+        source: the file's path or url.
         expected: SHA-256 of the package that is to be adapted, in hex.
         found: SHA-256 of the package that it was measured on, in hex, or what stands in its place.
     """
 
     code = "fisher-of-another-base"
 
-    def __init__(self, path: Path, expected: str, found: str) -> None:
+    def __init__(self, source: Path | str, expected: str, found: str) -> None:
         super().__init__(
-            f"{path}: measured on the model with sha256 {found}, not on {expected}; measure it on that one"
+            f"{source}: measured on the model with sha256 {found}, not on {expected}; measure it on that one"
         )
-        self.path = path
+        self.source = source
         self.expected = expected
         self.found = found
 
