@@ -1,4 +1,4 @@
-"""The online learner's composition: one processor by device, one by site; releases and Fisher information followed."""
+"""The online learner's composition: one processor by device, one by site; releases and Fishers followed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from medloop_schemas import (
     Artifact,
     Diagnosis,
     FisherMeasured,
-    InvalidEvent,
     ReleaseChanged,
     ReleaseStage,
     Strategy,
@@ -149,12 +148,12 @@ def test_of_another_base_is_refused_before_anything_is_fetched(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error"),
+    ("wrong", "code"),
     [
-        ("misfit", UnfitFisher),
-        ("liar", FisherOfAnotherBase),
-        ("garbled", CorruptArtifact),
-        ("no_fisher", CorruptCheckpoint),
+        ("misfit", UnfitFisher.code),
+        ("liar", FisherOfAnotherBase.code),
+        ("garbled", "artifact"),
+        ("no_fisher", CorruptCheckpoint.code),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_reason_and_the_one_before_goes_on(
@@ -162,15 +161,15 @@ def test_what_is_wrong_is_refused_with_its_reason_and_the_one_before_goes_on(
     base: ReleaseChanged,
     cloud: Cloud,
     wrong: str,
-    error: type[ModelError] | type[InvalidEvent],
+    code: str,
 ) -> None:
     older, bad = cloud.measured(1, 30), getattr(cloud, wrong)()
-    with pytest.raises(error) as refused:
+    with pytest.raises((ModelError, CorruptArtifact)) as refused:
         check_fisher(bad, base, store)
     with capture_logs() as logs:
         assert choose(store, base, older, bad) == older.fisher
     (line,) = logs
-    assert (line["log_level"], line["code"], line["fisher"]) == ("warning", refused.value.code, bad.event_id)
+    assert (line["log_level"], line["code"], line["fisher"]) == ("warning", code, bad.event_id)
     assert line["reason"] == str(refused.value)
     assert choose(store, base, bad) is None
 
