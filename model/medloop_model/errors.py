@@ -5,6 +5,8 @@ ModelError                  has a stable `code`; its text says what to do
 ├── PickledCheckpoint       the file would run code when loaded: refused unread
 ├── DigestMismatch          the file isn't the one that was released
 ├── UnsupportedArchitecture a network that can't be built
+├── FisherOfAnotherBase     Fisher information that was measured on another model
+├── UnfitFisher             Fisher information of other tensors, or that is no number
 └── ShapeError              images, labels or classes that don't fit the network
 """
 
@@ -87,6 +89,32 @@ class TeacherMismatch(ModelError):
         super().__init__(f"{path}: the teacher {reason}; give one of the same task, or set alpha to 1")
         self.path = path
         self.reason = reason
+
+
+class FisherOfAnotherBase(ModelError):
+    """Fisher information that was measured on another model than the one that is to be adapted.
+
+    Args:
+        source: the file's path or url.
+        expected: SHA-256 of the package that is to be adapted, in hex.
+        found: SHA-256 of the package that it was measured on, in hex, or what stands in its place.
+    """
+
+    code = "fisher-of-another-base"
+
+    def __init__(self, source: Path | str, expected: str, found: str) -> None:
+        super().__init__(
+            f"{source}: measured on the model with sha256 {found}, not on {expected}; measure it on that one"
+        )
+        self.source = source
+        self.expected = expected
+        self.found = found
+
+
+class UnfitFisher(ModelError):
+    """Fisher information that doesn't fit its model: names, shapes or values."""
+
+    code = "unfit-fisher"
 
 
 class ShapeError(ModelError):

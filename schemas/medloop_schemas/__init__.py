@@ -11,6 +11,7 @@ from medloop_schemas.diagnosed import DriftDiagnosed, Scope
 from medloop_schemas.errors import ConfigurationError, InvalidEvent, MedloopError, TransientError
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
+from medloop_schemas.fisher import FisherMeasured
 from medloop_schemas.identity import derive_id, pseudonym
 from medloop_schemas.image import Frame, ImageAcquired
 from medloop_schemas.label import LabelConfirmed
@@ -44,6 +45,7 @@ __all__ = [
     "DriftSignalled",
     "Event",
     "ExampleLabelled",
+    "FisherMeasured",
     "Frame",
     "ImageAcquired",
     "ImageStatistics",

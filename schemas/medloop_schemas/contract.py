@@ -21,6 +21,7 @@ from medloop_schemas.codec import CONTENT_TYPE, SPEC_VERSION
 from medloop_schemas.diagnosed import DriftDiagnosed
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
+from medloop_schemas.fisher import FisherMeasured
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
 from medloop_schemas.label_request import LabelRequested
@@ -74,6 +75,7 @@ TRAFFIC: Mapping[str, Traffic] = {
             AdaptationRequested,
             ExampleLabelled,
             ReleaseChanged,
+            FisherMeasured,
         ),
         (ExampleLabelled, CandidateTrained),
     ),
@@ -82,7 +84,7 @@ TRAFFIC: Mapping[str, Traffic] = {
         (ReleaseChanged, AuditRecorded),
     ),
 }
-"""Service → what it reads and writes; sources of images, labels and orders are outside."""
+"""Service → what it reads and writes; images, labels, orders and Fisher information come from outside."""
 
 
 def contract() -> dict[str, bytes]:

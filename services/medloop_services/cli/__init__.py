@@ -12,6 +12,7 @@ from rich.text import Text
 from medloop_services.cli import (
     dead_letters,
     detection,
+    fisher,
     inspection,
     loop,
     models,
@@ -30,7 +31,7 @@ app = typer.Typer(
         "Start with `medloop demo`. Settings come from MEDLOOP_… variables; `medloop config show` lists them."
     ),
 )
-for part in (loop, detection, models, streams, operation, releases, dead_letters, inspection):
+for part in (loop, detection, models, fisher, streams, operation, releases, dead_letters, inspection):
     part.register(app)
 
 

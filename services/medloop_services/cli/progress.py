@@ -1,4 +1,4 @@
-"""One progress bar for all long work."""
+"""Progress bars for all long work, on standard error."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def training_bar() -> Iterator[Callable[[str, int, int, float], None]]:
             bar.update(tasks[stage], completed=step, loss=loss)  # type: ignore[arg-type]
 
         yield report
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is done of something; yields what to call with how many, of how many."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

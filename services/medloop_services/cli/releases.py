@@ -15,16 +15,12 @@ from rich.console import Console
 
 from medloop_services.cli.decisions import decisions
 from medloop_services.cli.options import Json, Site, print_rows, tell, write_json
+from medloop_services.cli.sending import send
 
 if TYPE_CHECKING:
     from medloop_schemas import AuditRecorded, CandidateTrained, ReleaseChanged, ReleaseOrdered
 
-    from medloop_services.bus.settings import BusSettings
-
-SOURCE = "/medloop/command-line"
 POLL_S = 0.5
-SEND_S = 15.0
-"""Longest that a broker may take to acknowledge an order."""
 
 Version = Annotated[str, typer.Argument(help="As `medloop release list` prints it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; goes into the audit record.")]
@@ -129,7 +125,7 @@ def _give(order: Order, version: str, reason: str, person: str, site: str | None
         person=person,
         reason=reason,
     )
-    asyncio.run(_send(given))
+    send(given)
     record = _answer(given, wait)
     tell(f"{record.decision} by {record.actor}, record {record.number} of {record.site_id}")
 
@@ -154,22 +150,6 @@ def _about(version: str, site: str | None) -> list[CandidateTrained | ReleaseCha
             f"no version {version}{where}; `medloop release list` prints those there are"
         )
     return found
-
-
-async def _send(order: ReleaseOrdered) -> None:
-    from medloop_services.bus.health import Health
-    from medloop_services.bus.outgoing import outgoing
-    from medloop_services.bus.sender import Sender
-
-    settings = _settings()
-    sender = Sender(settings, Health(), "orders")
-    try:
-        async with asyncio.timeout(SEND_S):
-            await sender.deliver([outgoing(order, SOURCE)])
-    except TimeoutError:
-        raise TransientError(f"no broker takes the order at {settings.kafka}; nothing was done") from None
-    finally:
-        await sender.stop()
 
 
 def _answer(order: ReleaseOrdered, wait: float) -> AuditRecorded:
@@ -199,19 +179,14 @@ def _answer(order: ReleaseOrdered, wait: float) -> AuditRecorded:
 async def _refusal(order: ReleaseOrdered) -> InvalidEvent | None:
     from medloop_schemas import topic_of
 
+    from medloop_services.bus.context import load_settings
     from medloop_services.bus.dead_letters import list_dead_letters
+    from medloop_services.bus.settings import BusSettings
 
-    for letter in await list_dead_letters(_settings(), topic_of(type(order)).name):
+    for letter in await list_dead_letters(load_settings(BusSettings), topic_of(type(order)).name):
         if ("ce_id", order.event_id.encode()) in letter.headers:
             return InvalidEvent(letter.code, letter.field, letter.reason)
     return None
-
-
-def _settings() -> BusSettings:
-    from medloop_services.bus.context import load_settings
-    from medloop_services.bus.settings import BusSettings
-
-    return load_settings(BusSettings)
 
 
 def _stage(change: ReleaseChanged) -> dict[str, Any]:

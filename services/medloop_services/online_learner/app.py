@@ -1,4 +1,4 @@
-"""The online learner's composition: one processor by device, one by site, releases followed."""
+"""The online learner's composition: one processor by device, one by site; releases and Fishers followed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from medloop_schemas import (
     AdaptationRequested,
     CandidateTrained,
     ExampleLabelled,
+    FisherMeasured,
     ImageAcquired,
     LabelConfirmed,
     PredictionMade,
@@ -17,6 +18,7 @@ from medloop_schemas import (
 from medloop_services.bus.cache import cache_directory
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
+from medloop_services.bus.fisher_catalog import FisherCatalog
 from medloop_services.bus.processor import Follower, KeyedProcessor, Service
 from medloop_services.online_learner import pairing
 from medloop_services.online_learner.checkpoints import Checkpoints
@@ -29,7 +31,7 @@ from medloop_services.online_learner.trainer import StreamingTrainer, open_strea
 def build(context: Context) -> Service:
     """Return the service."""
     settings = context.load(LearnerSettings)
-    catalog = ReleaseCatalog()
+    catalog, fishers = ReleaseCatalog(), FisherCatalog()
     checkpoints = Checkpoints(cache_directory() / "learners")
     trainer = StreamingTrainer(context.artifacts, settings, checkpoints, open_streaming_learner)
     learning = Learning(settings=settings, trainer=trainer, release_of=catalog.release_of)
@@ -53,5 +55,5 @@ def build(context: Context) -> Service:
                 step=learning.step,
             ),
         ),
-        followers=(Follower(ReleaseChanged, catalog.apply),),
+        followers=(Follower(ReleaseChanged, catalog.apply), Follower(FisherMeasured, fishers.apply)),
     )

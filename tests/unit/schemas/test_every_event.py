@@ -25,6 +25,7 @@ from medloop_schemas import (
     DriftSignalled,
     Event,
     ExampleLabelled,
+    FisherMeasured,
     Frame,
     ImageAcquired,
     ImageStatistics,
@@ -261,6 +262,17 @@ STRATEGIES: dict[type[Event], st.SearchStrategy[Any]] = {
         request_id=st.none() | identifiers,
         reason=texts,
     ),
+    FisherMeasured: st.builds(
+        FisherMeasured,
+        time=times,
+        base_version=identifiers,
+        base_sha256=digests,
+        fisher=artifacts,
+        images=st.integers(1, 2**31),
+        data_sha256=digests,
+        seed=counts,
+        command=texts,
+    ),
     AuditRecorded: st.builds(
         AuditRecorded,
         **placed,
@@ -334,7 +346,7 @@ def _with_unknown_fields(value: Any) -> Any:
     """Add a field to the event and to every nested body; dictionaries keyed by data stay as they are."""
     if isinstance(value, list):
         return [_with_unknown_fields(item) for item in value]
-    bodies = ("frame", "labels", "package", "teacher", "readings", "images", "blocks", "unlabelled")
+    bodies = ("frame", "fisher", "labels", "package", "teacher", "readings", "images", "blocks", "unlabelled")
     if not isinstance(value, dict):
         return value
     grown = {name: _with_unknown_fields(item) if name in bodies else item for name, item in value.items()}
