@@ -24,9 +24,12 @@ from medloop_model.errors import ShapeError
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_package, network_from
 
-FEWEST_ANSWERS = 32
-"""Below this a temperature is chance: none is fitted."""
 LAST_ANSWERS = 128
+"""Of a stream, that a temperature is fitted to: fewer leave it to chance, older ones are another model's."""
+FEWEST_LABELS = 32
+"""That a temperature of a model that was not trained is fitted to."""
+RULED_OUT = 3.841
+"""95 % quantile of χ² with one degree of freedom."""
 PRIORS = "priors"
 """Key in a package's provenance: how often each class comes, as its answers assume."""
 
@@ -72,12 +75,26 @@ class Answers:
 
 
 def temperature_of(answers: Answers) -> float:
-    """The temperature of the second half of the answers, at most `LAST_ANSWERS`; 1 where they are too few.
+    """The temperature by which a model that streamed these answers is to be softened; 1 leaves it as it is.
 
-    The first half is the base model's more than the candidate's.
+    Fitted to the last `LAST_ANSWERS`, and taken only where they rule out 1: by the likelihood ratio, 95 %
+    (Wilks 1938, one degree of freedom). Never below 1: training makes a model too sure of itself, and where
+    a few answers happen to be right throughout, sharpening by them did harm.
     """
-    late = answers.last(min(LAST_ANSWERS, len(answers) - len(answers) // 2))
-    return fit_temperature(late.logits, late.labels) if len(late) >= FEWEST_ANSWERS else 1.0
+    late = answers.last(LAST_ANSWERS)
+    if len(late) < LAST_ANSWERS:
+        return 1.0
+    temperature = fit_temperature(late.logits, late.labels)
+    ratio = 2 * (_surprise(late, 1.0) - _surprise(late, temperature))
+    return temperature if temperature > 1 and ratio > RULED_OUT else 1.0
+
+
+def _surprise(answers: Answers, temperature: float) -> float:
+    """Negative log-likelihood of the labels."""
+    logits_BN = answers.logits.astype(np.float64) / temperature
+    highest_B = logits_BN.max(axis=1)
+    total_B = highest_B + np.log(np.exp(logits_BN - highest_B[:, None]).sum(axis=1))
+    return float((total_B - logits_BN[np.arange(len(answers)), answers.labels]).sum())
 
 
 @torch.no_grad()
@@ -130,9 +147,9 @@ def temperature_of_base(
     Args:
         package: the model.
         logits_BN: its logits.
-        labels_B: int64, what readers said; 1 is returned where they are fewer than `FEWEST_ANSWERS`.
+        labels_B: int64, what readers said; 1 is returned where they are fewer than `FEWEST_LABELS`.
     """
-    if len(labels_B) < FEWEST_ANSWERS:
+    if len(labels_B) < FEWEST_LABELS:
         return 1.0
     counts_N = np.bincount(labels_B, minlength=logits_BN.shape[1])
     weight_N = assumed_priors(package) / np.maximum(counts_N, 1)

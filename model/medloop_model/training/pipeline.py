@@ -42,7 +42,6 @@ from medloop_model.training.verdict import (
     Verdict,
     judge,
     judge_recalibrated,
-    ruins_calibration,
 )
 
 TUNING = "tuning"
@@ -269,16 +268,14 @@ class _Task:
         clock: Callable[[], float],
         progress: Callable[[Trial], None],
     ) -> Candidate:
-        """Train by a plan, or by a better one that a search finds; recalibrate if calibration is ruined."""
+        """Train by a plan, or by a better one that a search finds, and recalibrate."""
         tuned = self._tuned(plan, past, clock, progress)
         plan = tuned.plan if tuned else plan
         *_, lesson = self._lessons(plan, self.old, self.new)
-        package, temperature = lesson.package(), 1.0
+        # Before it is judged, so that the studies that judge it play no part in it.
+        temperature = temperature_of(lesson.answers)
+        package = recalibrated(lesson.package(), temperature=temperature)
         validation = self._validated(package)
-        if ruins_calibration(validation, self.settings.limits):
-            temperature = temperature_of(lesson.answers)
-            package = recalibrated(package, temperature=temperature)
-            validation = self._validated(package)
         verdict = judge(validation, self.settings.limits, old_counts=self.old_counts)
         evidence = Evidence(len(self.old), len(self.new), validation, temperature, tuned=tuned)
         return self._candidate(replace(choice, plan=plan), package, verdict, evidence)
