@@ -24,7 +24,7 @@ from medloop_model.errors import ShapeError
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_package, network_from
 
-LAST_ANSWERS = 128
+FEWEST_ANSWERS, LAST_ANSWERS = 64, 128
 """Of a stream, that a temperature is fitted to: fewer leave it to chance, older ones are another model's."""
 FEWEST_LABELS = 32
 """That a temperature of a model that was not trained is fitted to."""
@@ -77,12 +77,13 @@ class Answers:
 def temperature_of(answers: Answers) -> float:
     """The temperature by which a model that streamed these answers is to be softened; 1 leaves it as it is.
 
-    Fitted to the last `LAST_ANSWERS`, and taken only where they rule out 1: by the likelihood ratio, 95 %
-    (Wilks 1938, one degree of freedom). Never below 1: training makes a model too sure of itself, and where
-    a few answers happen to be right throughout, sharpening by them did harm.
+    Fitted to the second half of the answers, at most `LAST_ANSWERS`: the first ones are the base model's.
+    Taken only where they rule out 1: by the likelihood ratio, 95 % (Wilks 1938, one degree of freedom). Never
+    below 1: training makes a model too sure of itself, and where a few answers happen to be right throughout,
+    sharpening by them did harm.
     """
-    late = answers.last(LAST_ANSWERS)
-    if len(late) < LAST_ANSWERS:
+    late = answers.last(min(LAST_ANSWERS, len(answers) // 2))
+    if len(late) < FEWEST_ANSWERS:
         return 1.0
     temperature = fit_temperature(late.logits, late.labels)
     ratio = 2 * (_surprise(late, 1.0) - _surprise(late, temperature))

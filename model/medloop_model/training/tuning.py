@@ -210,7 +210,7 @@ def read_history(path: Path) -> tuple[Past, ...]:
     return tuple(sorted(past, key=lambda one: -one.gain))
 
 
-def remember(path: Path, tuned: Tuned) -> None:
+def keep(path: Path, tuned: Tuned) -> None:
     """Add what was found to the file of past searches, if it is better than the plan was.
 
     Raises:
