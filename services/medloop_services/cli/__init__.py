@@ -18,6 +18,7 @@ from medloop_services.cli import (
     operation,
     releases,
     streams,
+    tuning,
 )
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
         "Start with `medloop demo`. Settings come from MEDLOOP_… variables; `medloop config show` lists them."
     ),
 )
-for part in (loop, detection, models, streams, operation, releases, dead_letters, inspection):
+for part in (loop, tuning, detection, models, streams, operation, releases, dead_letters, inspection):
     part.register(app)
 
 

@@ -1,4 +1,4 @@
-"""One progress bar for all long work."""
+"""Progress of long work, on standard error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
@@ -26,5 +34,20 @@ def training_bar() -> Iterator[Callable[[str, int, int, float], None]]:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=steps, loss=loss)
             bar.update(tasks[stage], completed=step, loss=loss)  # type: ignore[arg-type]
+
+        yield report
+
+
+@contextmanager
+def search_bar() -> Iterator[Callable[[float], None]]:
+    """Show that an adaptation goes on and how a search does; yields what to call with a trial's score."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("adapting", total=None)
+        scores: list[float] = []
+
+        def report(score: float) -> None:
+            scores.append(score)
+            bar.update(task, description=f"trial {len(scores)}, best score {max(scores):.4f}")
 
         yield report
