@@ -5,9 +5,11 @@ ModelError                  has a stable `code`; its text says what to do
 ├── PickledCheckpoint       the file would run code when loaded: refused unread
 ├── DigestMismatch          the file isn't the one that was released
 ├── UnsupportedArchitecture a network that can't be built
-├── FisherOfAnotherBase     Fisher information that was measured on another model
-├── UnfitFisher             Fisher information of other tensors, or that is no number
-└── ShapeError              images, labels or classes that don't fit the network
+ ├── FisherOfAnotherBase     Fisher information that was measured on another model
+ ├── UnfitFisher             Fisher information of other tensors, or that is no number
+├── ShapeError              images, labels or classes that don't fit the network
+├── StudyOnBothSides        a model would be judged by what it was trained on
+└── CorruptHistory          the file of past hyperparameter searches can't be read
 """
 
 from __future__ import annotations
@@ -121,3 +123,37 @@ class ShapeError(ModelError):
     """Images, labels or classes that don't fit the network."""
 
     code = "shape"
+
+
+class StudyOnBothSides(ModelError):
+    """Studies that were trained on and would also judge.
+
+    Args:
+        study: one of them.
+        count: how many there are.
+    """
+
+    code = "study-on-both-sides"
+
+    def __init__(self, study: str, count: int) -> None:
+        super().__init__(
+            f"{count} studies, {study} among them, would judge a model that was trained on them; "
+            "divide examples by study before training (validation.hold_out)"
+        )
+        self.study = study
+        self.count = count
+
+
+class CorruptHistory(ModelError):
+    """A file of past hyperparameter searches that can't be read.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    code = "corrupt-history"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: no list of past searches ({reason}); remove the file")
+        self.path = path

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 from medloop_schemas import (
     Artifact,
     AuditRecorded,
@@ -21,6 +22,7 @@ from medloop_schemas import (
     Strategy,
     TransientError,
 )
+from medloop_services.publisher.calibration import Answers
 from medloop_services.publisher.origin import FirstReleases
 from medloop_services.publisher.rollout import Rollout, canary_devices
 from medloop_services.publisher.settings import PublisherSettings
@@ -129,12 +131,13 @@ def held(count: int, start: int) -> list[ExampleLabelled]:
 
 @dataclass
 class ScriptedEvaluator:
-    """A package named after its talents: which images each version gets right."""
+    """A package named after its talents: which images each version gets right, and how sure it is."""
 
     right: dict[str, set[str]] = field(
         default_factory=lambda: {"ward-0": {"old"}, "ward-1": {"old", "new"}, "ward-2": {"old", "new"}}
     )
     announced: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    confidence: dict[str, float] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     away: bool = False
     asked: int = 0
@@ -145,13 +148,18 @@ class ScriptedEvaluator:
             raise InvalidEvent("corrupt-checkpoint", "package", f"{version} is cut short")
         return self.announced.get(version, ("normal", "opacity"))
 
-    def predict(self, package: Artifact, frames: Sequence[Frame]) -> list[str]:
+    def answer(self, package: Artifact, frames: Sequence[Frame]) -> Answers:
         if self.away:
             raise TransientError("the store is away")
         self.asked += 1
         version = package.url.removeprefix("memory://")
         names = self.announced.get(version, ("normal", "opacity"))
-        return [self._says(version, names, *frame.pixels()) for frame in frames]
+        said = [names.index(self._says(version, names, *frame.pixels())) for frame in frames]
+        confidence = self.confidence.get(version, 1.0)
+        others = (1 - confidence) / (len(names) - 1)
+        probabilities = np.full((len(frames), len(names)), others, np.float32)
+        probabilities[np.arange(len(frames)), said] = confidence
+        return Answers(names, probabilities)
 
     def _says(self, version: str, names: tuple[str, ...], shown: int, old: int) -> str:
         truth = NAMES[shown]

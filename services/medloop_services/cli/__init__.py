@@ -19,6 +19,7 @@ from medloop_services.cli import (
     operation,
     releases,
     streams,
+    tuning,
 )
 
 app = typer.Typer(
@@ -31,7 +32,18 @@ app = typer.Typer(
         "Start with `medloop demo`. Settings come from MEDLOOP_… variables; `medloop config show` lists them."
     ),
 )
-for part in (loop, detection, models, fisher, streams, operation, releases, dead_letters, inspection):
+for part in (
+    loop,
+    tuning,
+    detection,
+    models,
+    fisher,
+    streams,
+    operation,
+    releases,
+    dead_letters,
+    inspection,
+):
     part.register(app)
 
 

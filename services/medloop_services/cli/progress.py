@@ -1,4 +1,4 @@
-"""Progress bars for all long work, on standard error."""
+"""Progress of long work, on standard error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
@@ -42,3 +50,18 @@ def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def search_bar() -> Iterator[Callable[[float], None]]:
+    """Show that an adaptation goes on and how a search does; yields what to call with a trial's score."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("adapting", total=None)
+        scores: list[float] = []
+
+        def report(score: float) -> None:
+            scores.append(score)
+            bar.update(task, description=f"trial {len(scores)}, best score {max(scores):.4f}")
+
+        yield report

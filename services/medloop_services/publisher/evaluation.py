@@ -10,10 +10,12 @@ import numpy as np
 from medloop_model.checkpoint import load_package
 from medloop_model.engine import Engine
 from medloop_model.errors import ModelError
+from medloop_model.statistics import softmax
 from medloop_schemas import Artifact, Frame, InvalidEvent
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.frames import pixels_of
+from medloop_services.publisher.calibration import Answers
 
 ENGINES_KEPT = 4
 BATCH = 64
@@ -39,23 +41,22 @@ class EngineEvaluator:
         """
         return self._engine(package).classes
 
-    def predict(self, package: Artifact, frames: Sequence[Frame]) -> list[str]:
-        """Return the predicted class name of each frame.
+    def answer(self, package: Artifact, frames: Sequence[Frame]) -> Answers:
+        """Return how likely each class is, for each frame.
 
         Raises:
             InvalidEvent: the package is broken, or a frame does not fit it or can't be read.
             TransientError: a store is away.
         """
         engine = self._engine(package)
-        names: list[str] = []
+        parts = [np.zeros((0, len(engine.classes)), np.float32)]
         for start in range(0, len(frames), BATCH):
             images = [pixels_of(frame, self.artifacts) for frame in frames[start : start + BATCH]]
             try:
-                logits = engine(np.stack(images)).logits
+                parts.append(softmax(engine(np.stack(images)).logits))
             except (ModelError, ValueError) as error:
                 raise InvalidEvent("shape", "frame", str(error)) from error
-            names += [engine.classes[index] for index in logits.argmax(axis=1)]
-        return names
+        return Answers(engine.classes, np.concatenate(parts))
 
     def _engine(self, package: Artifact) -> Engine:
         if package.sha256 not in self._engines:

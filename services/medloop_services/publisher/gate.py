@@ -1,4 +1,6 @@
-"""The gate: does a candidate beat its base on new held-back images, without losing on the old ones?"""
+"""The gate: does a candidate beat its base on new held-back images, without losing on the old ones, and is
+it still as often right as it says?
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Protocol
 from medloop_schemas import Artifact, CandidateTrained, Diagnosis, ExampleLabelled, Frame, ReleaseChanged
 
 from medloop_services.publisher.audit import Evidence
+from medloop_services.publisher.calibration import Answers, Calibration, compare_calibration
 from medloop_services.publisher.comparison import Comparison, compare
 from medloop_services.publisher.examples import is_new
 from medloop_services.publisher.settings import PublisherSettings
@@ -20,8 +23,8 @@ class Evaluator(Protocol):
     def classes(self, package: Artifact) -> tuple[str, ...]:
         """Return the class names a package knows; raises InvalidEvent when it is broken."""
 
-    def predict(self, package: Artifact, frames: Sequence[Frame]) -> list[str]:
-        """Return the predicted class name of each frame; raises InvalidEvent or TransientError."""
+    def answer(self, package: Artifact, frames: Sequence[Frame]) -> Answers:
+        """Return how likely each class is, for each frame; raises InvalidEvent or TransientError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,13 @@ def judge(
             passed=False, reason=f"the package knows {found}, not {candidate.classes} as announced"
         )
     new = _compared(candidate, base, examples.new, evaluator, settings)
-    evidence = _evidence("new", new) | {"tolerance": settings.tolerance, "confidence": settings.confidence}
-    if new.lower <= 0:
-        reason = f"no gain is sure on {new.examples} new studies: {_in_words(new)}"
-        return Verdict(passed=False, reason=reason, evidence=evidence)
-    gained = f"better on {new.examples} new studies: {_in_words(new)}"
+    contract = {
+        name: getattr(settings, name) for name in ("tolerance", "calibration_tolerance", "confidence")
+    }
+    evidence = _evidence("new", new) | contract
+    if obstacle := _no_gain(new.accuracy) or _uncalibrated("new", new, settings):
+        return Verdict(passed=False, reason=obstacle, evidence=evidence)
+    gained = f"better on {new.accuracy.examples} new studies: {_in_words(new.accuracy)}"
     if candidate.diagnosis is Diagnosis.CONCEPT_DRIFT:
         reason = f"{gained}; old labels follow the old policy and do not count"
         return Verdict(passed=True, reason=reason, evidence=evidence)
@@ -99,9 +104,16 @@ def judge(
         return Verdict(passed=True, reason=f"{gained}; there are no old images", evidence=evidence)
     old = _compared(candidate, base, examples.old, evaluator, settings)
     evidence |= _evidence("old", old)
-    lost = old.upper < -settings.tolerance
-    reason = f"loses on {old.examples} old studies: {_in_words(old)}" if lost else gained
-    return Verdict(passed=not lost, reason=reason, evidence=evidence)
+    obstacle = _loss(old.accuracy, settings) or _uncalibrated("old", old, settings)
+    return Verdict(passed=obstacle is None, reason=obstacle or gained, evidence=evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A candidate beside its base on the images of one side of the change."""
+
+    accuracy: Comparison
+    calibration: Calibration
 
 
 def _compared(
@@ -110,24 +122,47 @@ def _compared(
     examples: Sequence[ExampleLabelled],
     evaluator: Evaluator,
     settings: PublisherSettings,
-) -> Comparison:
+) -> _Compared:
     last_of_each_study = {example.study_id: example for example in examples}.values()
     frames = [example.frame for example in last_of_each_study]
-    return compare(
-        labels=[example.class_name for example in last_of_each_study],
-        base=evaluator.predict(base.package, frames),
-        candidate=evaluator.predict(candidate.package, frames),
-        confidence=settings.confidence,
+    labels = [example.class_name for example in last_of_each_study]
+    before, after = (evaluator.answer(package, frames) for package in (base.package, candidate.package))
+    return _Compared(
+        accuracy=compare(labels, before.names, after.names, settings.confidence),
+        calibration=compare_calibration(labels, before, after, settings.confidence),
     )
 
 
-def _evidence(domain: str, comparison: Comparison) -> dict[str, float | int | str | bool | None]:
+def _no_gain(new: Comparison) -> str | None:
+    return f"no gain is sure on {new.examples} new studies: {_in_words(new)}" if new.lower <= 0 else None
+
+
+def _loss(old: Comparison, settings: PublisherSettings) -> str | None:
+    lost = old.upper < -settings.tolerance
+    return f"loses on {old.examples} old studies: {_in_words(old)}" if lost else None
+
+
+def _uncalibrated(domain: str, found: _Compared, settings: PublisherSettings) -> str | None:
+    calibration = found.calibration
+    if calibration.growth_lower <= settings.calibration_tolerance:
+        return None
+    return (
+        f"less often right than it says on {found.accuracy.examples} {domain} studies: "
+        f"calibration error {calibration.base:.3f} → {calibration.candidate:.3f}"
+    )
+
+
+def _evidence(domain: str, found: _Compared) -> dict[str, float | int | str | bool | None]:
+    accuracy, calibration = found.accuracy, found.calibration
     return {
-        f"{domain}_studies": comparison.examples,
-        f"{domain}_base": comparison.base,
-        f"{domain}_candidate": comparison.candidate,
-        f"{domain}_gain_lower": comparison.lower,
-        f"{domain}_gain_upper": comparison.upper,
+        f"{domain}_studies": accuracy.examples,
+        f"{domain}_base": accuracy.base,
+        f"{domain}_candidate": accuracy.candidate,
+        f"{domain}_gain_lower": accuracy.lower,
+        f"{domain}_gain_upper": accuracy.upper,
+        f"{domain}_base_calibration_error": calibration.base,
+        f"{domain}_candidate_calibration_error": calibration.candidate,
+        f"{domain}_calibration_growth_lower": calibration.growth_lower,
     }
 
 

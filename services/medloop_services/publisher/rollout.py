@@ -145,7 +145,7 @@ class Rollout:
             return state
         if example.study_id in state.studies and example.image_id not in trial.outcomes:
             return state
-        (base_says,) = self.evaluator.predict(stable_of(state).package, [example.frame])
+        (base_says,) = self.evaluator.answer(stable_of(state).package, [example.frame]).names
         classes = trial.candidate.classes
         served = classes[example.predicted_class] if example.predicted_class < len(classes) else None
         outcome = Outcome(

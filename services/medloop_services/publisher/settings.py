@@ -40,6 +40,12 @@ class PublisherSettings(BaseSettings):
     tolerance: float = Field(
         default=0.02, ge=0, le=1, description="balanced accuracy that may be lost on old examples"
     )
+    calibration_tolerance: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="by how much the expected calibration error may surely grow, on new or old examples",
+    )
 
     canary_fraction: float = Field(
         default=0.25, gt=0, le=1, description="share of the affected devices that try a version first"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from medloop_model.bootstrap import Interval
 from medloop_model.engine import Engine
 
 Images = npt.NDArray[np.uint8]
@@ -17,17 +18,8 @@ DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A model's figures on one labelled set of n images, all in [0, 1]."""
+    """A model's figures on one labelled set of n images, all in [0, 1], with 95 % bootstrap intervals."""
 
     n: int
     accuracy: Interval
@@ -70,8 +62,8 @@ def score(
         recalls = (draws @ (members & correct).T) / (draws @ members.T)
     return Evaluation(
         n=len(labels),
-        accuracy=_interval(float(correct.mean()), draws @ correct / len(labels)),
-        balanced_accuracy=_interval(balanced_accuracy(predicted, labels), np.nanmean(recalls, axis=1)),
+        accuracy=Interval.of(float(correct.mean()), draws @ correct / len(labels)),
+        balanced_accuracy=Interval.of(balanced_accuracy(predicted, labels), np.nanmean(recalls, axis=1)),
         auc=_auc(probabilities, labels),
         recall={_name(class_names, int(c)): float(correct[labels == c].mean()) for c in np.unique(labels)},
     )
@@ -84,11 +76,6 @@ def balanced_accuracy(predicted: npt.NDArray[np.int64], labels: Labels) -> float
 
 def _name(class_names: tuple[str, ...], index: int) -> str:
     return class_names[index] if index < len(class_names) else f"class {index}"
-
-
-def _interval(value: float, draws: npt.NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
 
 
 def _auc(probabilities: npt.NDArray[np.float32], labels: Labels) -> float | None:

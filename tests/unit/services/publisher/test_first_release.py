@@ -8,6 +8,7 @@ from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import save_package, save_teacher
 from medloop_model.engine import Engine
 from medloop_model.network import BiTMedViT
+from medloop_model.statistics import softmax
 from medloop_model.training.export import export_package, export_teacher
 from medloop_schemas import (
     Artifact,
@@ -126,14 +127,16 @@ def test_the_evaluator_says_what_the_engine_says(store: ArtifactStore, stored: A
     assert evaluator.classes(stored) == ("a", "b")
     engine = Engine(export_package(BiTMedViT(TINY, seed=1), {}))
     pixels = np.stack([np.frombuffer(frame.pixels(), np.uint8).reshape(8, 8) for frame in shown])
-    expected = [engine.classes[index] for index in engine(pixels).logits.argmax(axis=1)]
-    assert evaluator.predict(stored, shown) == expected
-    assert evaluator.predict(stored, []) == []
+    logits = engine(pixels).logits
+    answers = evaluator.answer(stored, shown)
+    assert answers.names == [engine.classes[index] for index in logits.argmax(axis=1)]
+    np.testing.assert_allclose(answers.probabilities, softmax(logits))
+    assert evaluator.answer(stored, []).names == []
 
 
 def test_the_evaluator_refuses_images_that_do_not_fit(store: ArtifactStore, stored: Artifact) -> None:
     with pytest.raises(InvalidEvent) as refused:
-        EngineEvaluator(store).predict(stored, frames(2, side=4))
+        EngineEvaluator(store).answer(stored, frames(2, side=4))
     assert refused.value.code == "shape"
 
 

@@ -91,6 +91,26 @@ def test_a_candidate_that_forgets_is_rejected(desk: Desk) -> None:
     assert desk.records[0].evidence["old_candidate"] == 0.0
 
 
+def test_a_candidate_that_is_less_often_right_than_it_says_is_rejected(desk: Desk) -> None:
+    """It gains on new studies; on old ones it is right throughout and says so of three in five."""
+    desk.evaluator.confidence["ward-1"] = 0.6
+    desk.send(candidate())
+    assert desk.releases[0].stage is ReleaseStage.REJECTED
+    assert "on 16 old studies: calibration error 0.000 → 0.400" in desk.records[0].reason
+    evidence = desk.records[0].evidence
+    assert evidence["new_base_calibration_error"] == 1.0
+    assert evidence["old_candidate_calibration_error"] == pytest.approx(0.4)
+    assert evidence["old_calibration_growth_lower"] == pytest.approx(0.4)
+    assert evidence["calibration_tolerance"] == 0.05
+
+
+def test_how_much_calibration_may_suffer_is_a_setting() -> None:
+    desk = Desk(settings=SETTINGS.model_copy(update={"calibration_tolerance": 0.5})).send(*OLD, *NEW)
+    desk.evaluator.confidence["ward-1"] = 0.6
+    desk.send(candidate())
+    assert desk.releases[0].stage is ReleaseStage.CANARY
+
+
 def test_a_study_that_is_shown_again_counts_once() -> None:
     shown_again = [
         example(NEW[0].image_sequence + 1_000 + repeat, study=NEW[0].study_id) for repeat in range(4)

@@ -1,0 +1,368 @@
+"""The whole of an adaptation in one call: report → choice → search → fine-tuning → validation → candidate.
+
+The services do the same one event at a time: the diagnosis is the aggregator's, the learner asks the same
+selector and trains with the same learner, and the publisher's gate judges again on studies of its own.
+
+Shape suffixes: B image · N class
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medloop_model.calibration import estimate_priors
+from medloop_model.checkpoint import ModelPackage, load_package
+from medloop_model.engine import Engine
+from medloop_model.errors import ShapeError
+from medloop_model.statistics import measure_reference
+from medloop_model.training.calibration import (
+    Answers,
+    assumed_priors,
+    recalibrated,
+    temperature_of,
+    temperature_of_base,
+)
+from medloop_model.training.images import to_pixels
+from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, choose
+from medloop_model.training.streaming import StreamingLearner
+from medloop_model.training.tuning import Past, Trial, Tuned, TuningSettings, brier_score, tune
+from medloop_model.training.validation import Comparison, Examples, answer, compare, hold_out, logits_of
+from medloop_model.training.verdict import (
+    Limits,
+    Validation,
+    Verdict,
+    judge,
+    judge_recalibrated,
+)
+
+TUNING = "tuning"
+"""Purpose of the studies that a search judges by: others than those that judge the candidate."""
+
+
+@dataclass(frozen=True)
+class MonitoringReport:
+    """What monitoring found, and what is at hand to answer it with.
+
+    Args:
+        cause: the diagnosis.
+        affected: the devices that changed.
+        old: labelled examples of before the change, in the order in which they came.
+        new: labelled examples since; labels of new classes go on after the model's.
+        unlabelled: uint8 (B, H, W) or (B, H, W, C), images since the change that nobody has labelled: from
+            the model's answers to them new priors are estimated.
+        new_classes: names of classes that have arrived.
+    """
+
+    cause: Cause
+    affected: tuple[str, ...]
+    old: Examples
+    new: Examples
+    unlabelled: NDArray[np.uint8]
+    new_classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """How an adaptation is done.
+
+    Args:
+        bounds: of the change.
+        limits: by which the candidate is judged.
+        tuning: how long hyperparameters are searched; None leaves the plan as it is.
+        batch_size: examples of a mini-batch.
+        seed: of everything that is drawn.
+    """
+
+    bounds: Bounds = field(default_factory=Bounds)
+    limits: Limits = field(default_factory=Limits)
+    tuning: TuningSettings | None = None
+    batch_size: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """On what a verdict rests.
+
+    Args:
+        old_labels, new_labels: labelled images of before and since that were trained on.
+        validation: base and candidate on held-out studies; None where there is no candidate.
+        temperature: that the candidate was softened by; 1 if it was not.
+        priors: the candidate's by class name, if they were moved.
+        tuned: the search for hyperparameters, if there was one.
+        seconds: the whole took.
+    """
+
+    old_labels: int = 0
+    new_labels: int = 0
+    validation: Validation | None = None
+    temperature: float = 1.0
+    priors: dict[str, float] | None = None
+    tuned: Tuned | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a pipeline hands over.
+
+    Args:
+        cause: that it answers.
+        choice: what was done about it, and why.
+        package: the adapted model; None where nothing was to be done.
+        verdict: whether it may go on to the publisher.
+        evidence: on what that rests.
+    """
+
+    cause: Cause
+    choice: Choice
+    package: ModelPackage | None
+    verdict: Verdict
+    evidence: Evidence
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the package, as plain types."""
+        return {
+            "cause": self.cause.value,
+            "choice": asdict(self.choice),
+            "verdict": asdict(self.verdict),
+            "evidence": asdict(self.evidence),
+        }
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A learner after one mini-batch.
+
+    Args:
+        answers: to all mini-batches so far, each before it was trained on.
+        package: gives the model as it is now.
+    """
+
+    answers: Answers
+    package: Callable[[], ModelPackage]
+
+
+def auto_tuning_pipeline(
+    monitoring_report: MonitoringReport,
+    current_model_path: Path,
+    teacher_path: Path | None = None,
+    settings: PipelineSettings | None = None,
+    *,
+    past: Sequence[Past] = (),
+    clock: Callable[[], float] = time.monotonic,
+    progress: Callable[[Trial], None] = lambda trial: None,
+) -> Candidate:
+    """Answer a monitoring report with a candidate.
+
+    Diagnosis → strategy → search, if asked for → fine-tuning, one update a mini-batch → validation on
+    held-out studies of both sides → candidate. Without a search all but the seconds depends on the report,
+    the model and the settings alone; with one also on the clock.
+
+    Args:
+        monitoring_report: what was found.
+        current_model_path: the package that serves, with its latent weights.
+        teacher_path: its full-precision teacher, if there is one.
+        settings: the usual ones unless given.
+        past: earlier searches, the best first.
+        clock: seconds, for the search's budget and the evidence.
+        progress: told of each trial of the search.
+
+    Raises:
+        CorruptCheckpoint, PickledCheckpoint: the model or its teacher can't be read.
+        ShapeError: images or labels don't fit the model.
+    """
+    settings = settings or PipelineSettings()
+    started = clock()
+    base = load_package(current_model_path, parts=("packed", "latent", "fisher"))
+    task = _Task.of(monitoring_report, base, teacher_path, settings)
+    choice = choose(
+        monitoring_report.cause,
+        ModelFacts.of(base, teacher_path),
+        Labels(old=len(task.old), new=len(task.new)),
+        settings.bounds,
+        new_classes=monitoring_report.new_classes,
+        seed=settings.seed,
+    )
+    if choice.plan is not None:
+        candidate = task.fine_tuned(choice, choice.plan, past, clock, progress)
+    elif choice.recalibration is not None:
+        candidate = task.moved(choice)
+    else:
+        verdict = Verdict(passed=False, reason=choice.reasons[-1])
+        candidate = Candidate(monitoring_report.cause, choice, None, verdict, Evidence())
+    evidence = replace(candidate.evidence, seconds=clock() - started)
+    return replace(candidate, evidence=evidence)
+
+
+def teach(
+    package: ModelPackage,
+    teacher_path: Path | None,
+    plan: TrainingPlan,
+    *,
+    old: Examples,
+    new: Examples,
+    batch_size: int,
+) -> Iterator[Lesson]:
+    """Teach a learner what came, one mini-batch after the other; the one place that drives a learner.
+
+    Raises:
+        ShapeError: images or labels don't fit the model.
+    """
+    learner = StreamingLearner(package, teacher_path if plan.alpha < 1 else None, plan)
+    if len(old):
+        learner.remember(old.images, old.labels)
+    answers = Answers.none(len(plan.classes))
+    for start in range(0, len(new), batch_size):
+        batch = new.select(slice(start, start + batch_size))
+        with torch.no_grad():
+            logits_BN = learner.network(to_pixels(batch.images, learner.network.architecture)).numpy()
+        answers = answers.followed_by(Answers(logits_BN, batch.labels, batch.studies))
+        learner.update(batch.images, batch.labels)
+        yield Lesson(answers, learner.package)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A report's examples, divided by study, and the model to adapt to them."""
+
+    report: MonitoringReport
+    base: ModelPackage
+    teacher_path: Path | None
+    settings: PipelineSettings
+    old: Examples
+    new: Examples
+    judging_old: Examples
+    judging_new: Examples
+
+    @classmethod
+    def of(
+        cls,
+        report: MonitoringReport,
+        base: ModelPackage,
+        teacher_path: Path | None,
+        settings: PipelineSettings,
+    ) -> _Task:
+        (old, judging_old), (new, judging_new) = hold_out(report.old), hold_out(report.new)
+        return cls(report, base, teacher_path, settings, old, new, judging_old, judging_new)
+
+    @property
+    def old_counts(self) -> bool:
+        """Whether what was before the change still judges: not under a new policy, not in another mix."""
+        return self.report.cause in {Cause.DATA_DRIFT, Cause.NEW_CLASS}
+
+    def fine_tuned(
+        self,
+        choice: Choice,
+        plan: TrainingPlan,
+        past: Sequence[Past],
+        clock: Callable[[], float],
+        progress: Callable[[Trial], None],
+    ) -> Candidate:
+        """Train by a plan, or by a better one that a search finds, and recalibrate."""
+        tuned = self._tuned(plan, past, clock, progress)
+        plan = tuned.plan if tuned else plan
+        *_, lesson = self._lessons(plan, self.old, self.new)
+        # Before it is judged, so that the studies that judge it play no part in it.
+        temperature = temperature_of(lesson.answers)
+        package = recalibrated(lesson.package(), temperature=temperature)
+        validation = self._validated(package)
+        verdict = judge(validation, self.settings.limits, old_counts=self.old_counts)
+        evidence = Evidence(len(self.old), len(self.new), validation, temperature, tuned=tuned)
+        return self._candidate(replace(choice, plan=plan), package, verdict, evidence)
+
+    def moved(self, choice: Choice) -> Candidate:
+        """Move the base's answers to the priors of what comes now; nothing is trained.
+
+        Raises:
+            ShapeError: there is no image since the change.
+        """
+        labelled = self.old if len(self.old) else self.new
+        temperature = temperature_of_base(self.base, logits_of(self.base, labelled.images), labelled.labels)
+        shown = [images for images in (self.report.unlabelled, self.new.images) if len(images)]
+        if not shown:
+            raise ShapeError("new priors need images since the change: give some, labelled or not")
+        softened = recalibrated(self.base, temperature=temperature)
+        answers_BN = answer(softened, np.concatenate(shown))
+        priors_N = estimate_priors(answers_BN, assumed_priors(self.base))
+        package = recalibrated(softened, priors_N=priors_N)
+        validation = self._validated(package, balanced=False)
+        verdict = judge_recalibrated(validation, self.settings.limits)
+        named = dict(zip(self.base.architecture.classes, priors_N.tolist(), strict=True))
+        return self._candidate(
+            choice, package, verdict, Evidence(0, 0, validation, temperature, priors=named)
+        )
+
+    def _lessons(self, plan: TrainingPlan, old: Examples, new: Examples) -> Iterator[Lesson]:
+        return teach(
+            self.base, self.teacher_path, plan, old=old, new=new, batch_size=self.settings.batch_size
+        )
+
+    def _tuned(
+        self,
+        plan: TrainingPlan,
+        past: Sequence[Past],
+        clock: Callable[[], float],
+        progress: Callable[[Trial], None],
+    ) -> Tuned | None:
+        """Search on studies that neither the trials train on nor the candidate is judged by."""
+        if self.settings.tuning is None:
+            return None
+        (old, old_trial), (new, new_trial) = hold_out(self.old, TUNING), hold_out(self.new, TUNING)
+        if not len(new) or not len(new_trial):
+            return None
+        sides = [side for side in (new_trial, old_trial if self.old_counts else None) if side]
+
+        def train(tried: TrainingPlan) -> Iterator[float]:
+            # A trial's own Fisher information is of no use: one image's is measured, the fewest possible.
+            for lesson in self._lessons(replace(tried, fisher_images=1), old, new):
+                package = lesson.package()
+                yield -float(np.mean([brier_score(answer(package, x.images), x.labels) for x in sides]))
+
+        known = [one.parameters for one in past if one.strategy == plan.strategy]
+        return tune(plan, train, self.settings.tuning, clock, past=known, progress=progress)
+
+    def _validated(self, package: ModelPackage, *, balanced: bool = True) -> Validation:
+        trained = np.concatenate([self.old.studies, self.new.studies])
+
+        def compared(examples: Examples) -> Comparison | None:
+            if not len(examples):
+                return None
+            return compare(
+                answer(self.base, examples.images),
+                answer(package, examples.images),
+                examples,
+                package.architecture.classes,
+                trained=trained,
+                confidence=self.settings.limits.confidence,
+                balanced=balanced,
+                seed=self.settings.seed,
+            )
+
+        return Validation(
+            new=compared(self.judging_new), old=compared(self.judging_old) if self.old_counts else None
+        )
+
+    def _candidate(
+        self, choice: Choice, package: ModelPackage, verdict: Verdict, evidence: Evidence
+    ) -> Candidate:
+        """With the monitoring reference of what comes now, so that the candidate can be watched."""
+        if now := len(self.report.new):
+            studies = np.unique(self.report.new.studies, return_inverse=True)[1]
+            reference = measure_reference(
+                Engine(package), self.report.new.images, self.report.new.labels, self.settings.seed, studies
+            )
+            package = replace(package, reference=reference.to_tensors())
+        provenance = dict(package.provenance) | {"diagnosis": self.report.cause.value, "examples": now}
+        return Candidate(
+            self.report.cause, choice, replace(package, provenance=provenance), verdict, evidence
+        )

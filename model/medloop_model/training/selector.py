@@ -1,0 +1,272 @@
+"""What to do about a change: (diagnosis, model, labels, bounds) → a plan, a recalibration, or nothing.
+
+```
+cause           what is done
+data-drift      what reads the input is trained, the deep blocks stay
+concept-drift   everything is trained, a teacher holds what the labels confirm
+new-class       the head gains a row
+prior-shift     nothing is trained; the head's biases follow the new priors
+sensor-fault    nothing: frames that are no pictures teach nothing, and tell nothing of answers
+```
+
+Then `RULES` fit the plan to the model, the labels and the bounds, in their order; each that applies says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from medloop_model.checkpoint import ModelPackage, load_teacher
+from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC, STRATEGIES
+from medloop_model.training.images import usual_bounds
+from medloop_model.training.plan import TrainingPlan
+
+
+class Cause(StrEnum):
+    """What has changed."""
+
+    DATA_DRIFT = "data-drift"
+    CONCEPT_DRIFT = "concept-drift"
+    NEW_CLASS = "new-class"
+    PRIOR_SHIFT = "prior-shift"
+    SENSOR_FAULT = "sensor-fault"
+
+
+STRATEGY_OF: Mapping[Cause, str] = {
+    Cause.DATA_DRIFT: SHALLOW_EWC,
+    Cause.CONCEPT_DRIFT: DISTIL_ALL,
+    Cause.NEW_CLASS: EXPAND_HEAD,
+}
+"""How to train for a cause; for the others nothing is trained."""
+
+WHY = {
+    Cause.DATA_DRIFT: "Images look different and mean the same: the layers that read them are trained, "
+    "the deep blocks keep what they know.",
+    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained.",
+    Cause.NEW_CLASS: "A class arrived: the head gains a row, and what sees the images stays as it is.",
+    Cause.PRIOR_SHIFT: "Other patients come, each of whom looks as ever: nothing is there to be learned, "
+    "and the answers are moved to how often each class comes now.",
+    Cause.SENSOR_FAULT: "The frames are no pictures: nothing is trained or recalibrated until the device is "
+    "mended.",
+}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What matters of a model for the choice.
+
+    Args:
+        classes: it knows.
+        fisher: whether it carries Fisher information.
+        teacher_classes: its full-precision teacher's; None without a teacher.
+        slides: whether its images are stained slides.
+    """
+
+    classes: tuple[str, ...]
+    fisher: bool
+    teacher_classes: tuple[str, ...] | None
+    slides: bool
+
+    @classmethod
+    def of(cls, package: ModelPackage, teacher_path: Path | None) -> ModelFacts:
+        """Read them from a package with its fisher part, and its teacher.
+
+        Raises:
+            CorruptCheckpoint, PickledCheckpoint: the teacher can't be read.
+        """
+        architecture = package.architecture
+        return cls(
+            classes=architecture.classes,
+            fisher=bool(package.fisher),
+            teacher_classes=load_teacher(teacher_path).architecture.classes if teacher_path else None,
+            slides=usual_bounds(architecture).stained,
+        )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled images at hand, by domain: of before the change and since."""
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a change may be, as a change-control plan or a device's speed has it.
+
+    Args:
+        strategies: that may be used.
+        rehearsal_steps: at most, beside the one on each mini-batch: what a device can do in time.
+        fewest_labels: of new images, below which nothing is trained.
+    """
+
+    strategies: frozenset[str] = frozenset(STRATEGIES)
+    rehearsal_steps: int = 20
+    fewest_labels: int = 16
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What of the answers is set right without training.
+
+    Args:
+        priors: whether the head's biases follow the priors of what comes now.
+        temperature: whether the logits are divided by one number, fitted to labels.
+    """
+
+    priors: bool = True
+    temperature: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to do, and why: a plan, a recalibration, or neither.
+
+    Args:
+        reasons: sentences, the cause's first.
+        plan: how to train.
+        recalibration: what to set right instead.
+    """
+
+    reasons: tuple[str, ...]
+    plan: TrainingPlan | None = None
+    recalibration: Recalibration | None = None
+
+    @property
+    def distils(self) -> bool:
+        """Whether a learner of the plan needs the teacher."""
+        return self.plan is not None and self.plan.alpha < 1
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a choice depends on."""
+
+    cause: Cause
+    model: ModelFacts
+    classes: tuple[str, ...]
+    labels: Labels
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of the table: where it applies, what it changes in the plan, and why.
+
+    Args:
+        applies: to a situation and the plan as it stands.
+        change: the plan's fields that take other values.
+        reason: a sentence.
+    """
+
+    applies: Callable[[Situation, TrainingPlan], bool]
+    change: Callable[[Situation], dict[str, Any]]
+    reason: str
+
+
+RULES = (
+    Rule(
+        lambda case, plan: plan.ewc_lambda > 0 and not case.model.fisher,
+        lambda case: {"ewc_lambda": 0.0},
+        "The model carries no Fisher information: nothing says which weights matter, so there is no EWC.",
+    ),
+    Rule(
+        lambda case, plan: plan.alpha < 1 and case.model.teacher_classes is None,
+        lambda case: {"alpha": 1.0},
+        "The model has no teacher: the labels have full weight.",
+    ),
+    Rule(
+        lambda case, plan: plan.alpha < 1 and case.model.teacher_classes != case.classes,
+        lambda case: {"alpha": 1.0},
+        "The teacher knows other classes and can't say how likely these are: the labels have full weight.",
+    ),
+    Rule(
+        lambda case, plan: plan.alpha < 1 and case.cause is Cause.CONCEPT_DRIFT,
+        lambda case: {},
+        "The teacher keeps to the old policy: it is followed only on images where the label confirms it, "
+        "since unmasked it holds back what is to be learned.",
+    ),
+    Rule(
+        lambda case, plan: case.labels.old == 0 and plan.retention > 0,
+        lambda case: {"retention": 0.0},
+        "There are no labelled images from before the change: none can be rehearsed.",
+    ),
+    Rule(
+        lambda case, plan: plan.transplanted > 0 and case.labels.old == 0,
+        lambda case: {"transplanted": 0},
+        "Without old cells there are none to transplant.",
+    ),
+    Rule(
+        lambda case, plan: plan.discriminant_images > 0,
+        lambda case: {},
+        "A few dozen labelled cells place a head badly by gradient steps: it is fitted in closed form.",
+    ),
+    Rule(
+        lambda case, plan: plan.rehearsal_steps > case.bounds.rehearsal_steps,
+        lambda case: {"rehearsal_steps": case.bounds.rehearsal_steps},
+        "The bounds allow fewer steps a mini-batch than were measured to be best.",
+    ),
+)
+
+
+def choose(
+    cause: Cause,
+    model: ModelFacts,
+    labels: Labels,
+    bounds: Bounds | None = None,
+    *,
+    new_classes: tuple[str, ...] = (),
+    seed: int = 0,
+) -> Choice:
+    """Choose what to do about a change.
+
+    Args:
+        cause: what has changed.
+        model: what it has changed for.
+        labels: at hand now; a learner that streams gives what it expects to get.
+        bounds: of the change; wide ones unless given.
+        new_classes: names of classes that have arrived.
+        seed: of the plan.
+    """
+    bounds = bounds or Bounds()
+    why = WHY[cause]
+    if cause is Cause.SENSOR_FAULT:
+        return Choice((why,))
+    if cause is Cause.PRIOR_SHIFT:
+        return _recalibrated(why, labels)
+    strategy = STRATEGY_OF[cause]
+    if strategy not in bounds.strategies:
+        return Choice((why, f"The bounds do not allow {strategy}: nothing is trained."))
+    if labels.new < bounds.fewest_labels:
+        waiting = (
+            f"{labels.new} labelled images since the change are too few: {bounds.fewest_labels} are needed."
+        )
+        return Choice((why, waiting))
+    arrived = tuple(name for name in new_classes if name not in model.classes)
+    if cause is Cause.NEW_CLASS and not arrived:
+        return Choice((why, "No class is named that the model lacks: there is nothing to expand."))
+    classes = model.classes + (arrived if cause is Cause.NEW_CLASS else ())
+    case = Situation(cause, model, classes, labels, bounds)
+    plan = TrainingPlan.for_strategy(strategy, classes, seed, slides=model.slides)
+    reasons = [why]
+    for rule in RULES:
+        if rule.applies(case, plan):
+            plan = replace(plan, **rule.change(case))
+            reasons.append(rule.reason)
+    return Choice(tuple(reasons), plan)
+
+
+def _recalibrated(why: str, labels: Labels) -> Choice:
+    if labels.new + labels.old:
+        softened = (
+            "Labels are at hand: a temperature is fitted first, since priors are estimated from answers."
+        )
+        return Choice((why, softened), recalibration=Recalibration(temperature=True))
+    return Choice(
+        (why, "There are no labels: the answers are taken to be calibrated."), recalibration=Recalibration()
+    )

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from medloop_model.errors import CorruptHistory, ShapeError
+from medloop_model.training.freeze import DISTIL_ALL, SHALLOW_EWC
+from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.tuning import (
+    Trial,
+    TuningSettings,
+    brier_score,
+    keep,
+    read_history,
+    searched,
+    tune,
+)
+
+PLAN = TrainingPlan.for_strategy(SHALLOW_EWC, ("a", "b"))
+BEST_RATE = 1e-2
+
+
+def ticking(seconds: float) -> Callable[[], float]:
+    """A clock that goes on by so much each time it is read."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    return clock
+
+
+def bowl(plan: TrainingPlan) -> Iterator[float]:
+    """A score that is best, 0, at one learning rate, and approached in four mini-batches."""
+    distance = abs(math.log(plan.learning_rate / BEST_RATE))
+    for batch in range(4):
+        yield -distance - 1 / (batch + 1)
+
+
+def test_it_finds_what_is_better_and_never_worse() -> None:
+    tuned = tune(PLAN, bowl, TuningSettings(trials=30), ticking(0))
+    assert len(tuned.trials) == 30
+    assert tuned.gain > 1
+    assert abs(math.log(tuned.plan.learning_rate / BEST_RATE)) < 0.5
+    assert tuned.plan == replace(PLAN, **tuned.best.parameters)
+
+
+def test_the_plan_as_it_stands_is_the_first_trial_and_stays_if_nothing_is_better() -> None:
+    tuned = tune(PLAN, lambda plan: iter([float(plan == PLAN)]), TuningSettings(trials=8), ticking(0))
+    assert tuned.trials[0].parameters == {name: getattr(PLAN, name) for name in searched(PLAN)}
+    assert tuned.plan == PLAN
+    assert tuned.gain == 0
+
+
+def test_of_equals_the_plan_as_it_stands_is_kept() -> None:
+    assert tune(PLAN, lambda plan: iter([1.0]), TuningSettings(trials=5), ticking(0)).plan == PLAN
+
+
+def test_the_same_scores_and_times_find_the_same() -> None:
+    one, other = (tune(PLAN, bowl, TuningSettings(trials=12, seed=3), ticking(0)) for _ in range(2))
+    assert one == other
+    assert tune(PLAN, bowl, TuningSettings(trials=12, seed=4), ticking(0)) != one
+
+
+def test_it_stops_when_the_seconds_are_over() -> None:
+    tuned = tune(PLAN, bowl, TuningSettings(seconds=60, trials=100), ticking(10))
+    assert len(tuned.trials) == 6
+    assert tuned.seconds == 70
+
+
+def test_even_without_time_the_plan_itself_is_scored() -> None:
+    assert len(tune(PLAN, bowl, TuningSettings(seconds=1, trials=100), ticking(10)).trials) == 1
+
+
+def test_bad_trials_are_given_up_early_and_never_chosen() -> None:
+    trained: list[int] = []
+
+    def counted(plan: TrainingPlan) -> Iterator[float]:
+        trained.append(0)
+        for score in bowl(plan):
+            trained[-1] += 1
+            yield score
+
+    tuned = tune(PLAN, counted, TuningSettings(trials=30), ticking(0))
+    pruned = [trial.pruned for trial in tuned.trials]
+    assert 5 < sum(pruned) < 25
+    assert not any(pruned[:4])
+    assert {count for count, gone in zip(trained, pruned, strict=True) if gone} == {2, 3} & set(trained)
+    assert not tuned.best.pruned
+
+
+def test_trials_of_the_past_are_tried_next() -> None:
+    past = [{**{name: getattr(PLAN, name) for name in searched(PLAN)}, "learning_rate": BEST_RATE}]
+    told: list[Trial] = []
+    tuned = tune(PLAN, bowl, TuningSettings(trials=3), ticking(0), past=past, progress=told.append)
+    assert tuned.trials[1].parameters == past[0]
+    assert tuned.plan.learning_rate == BEST_RATE
+    assert told == list(tuned.trials)
+
+
+def test_a_past_trial_of_other_parameters_is_passed_over() -> None:
+    plain = tune(PLAN, bowl, TuningSettings(trials=3), ticking(0))
+    assert tune(PLAN, bowl, TuningSettings(trials=3), ticking(0), past=[{"alpha": 0.5}]) == plain
+
+
+def test_only_what_a_plan_uses_is_searched() -> None:
+    always = {"learning_rate", "rehearsal_steps", "rehearsal_batch"}
+    assert set(searched(replace(PLAN, ewc_lambda=0.0))) == always
+    assert set(searched(PLAN)) == always | {"ewc_lambda"}
+    assert set(searched(TrainingPlan.for_strategy(DISTIL_ALL, ("a", "b")))) == always | {
+        "alpha",
+        "temperature",
+    }
+
+
+def test_the_brier_score_is_a_mean_over_classes() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.8, 0.2]])
+    score = brier_score(probabilities, np.array([0, 0, 1]))
+    assert score == pytest.approx(((0 + 0.5) / 2 + (0.8**2 + 0.8**2)) / 2)
+    with pytest.raises(ShapeError, match="0 labels"):
+        brier_score(np.zeros((0, 2)), np.zeros(0, np.int64))
+
+
+def test_what_paid_is_kept_for_the_next_search(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "tuning.json"
+    assert read_history(path) == ()
+    for trials in (20, 8):
+        keep(path, tune(PLAN, bowl, TuningSettings(trials=trials), ticking(0)))
+    past = read_history(path)
+    assert [one.strategy for one in past] == [SHALLOW_EWC] * 2
+    assert past[0].gain >= past[1].gain > 0
+    again = tune(PLAN, bowl, TuningSettings(trials=3), ticking(0), past=[past[0].parameters])
+    assert again.gain == pytest.approx(past[0].gain)
+
+
+def test_what_did_not_pay_is_not_kept(tmp_path: Path) -> None:
+    keep(tmp_path / "tuning.json", tune(PLAN, lambda plan: iter([1.0]), TuningSettings(trials=2), ticking(0)))
+    assert not (tmp_path / "tuning.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '[{"strategy": "x"}]', "not json"])
+def test_a_history_that_can_not_be_read_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tuning.json"
+    path.write_text(text)
+    with pytest.raises(CorruptHistory, match=r"tuning\.json.*remove the file"):
+        read_history(path)
