@@ -14,6 +14,7 @@ import numpy as np
 from medloop_model.checkpoint import ModelPackage, load_package, load_teacher, save_package
 from medloop_model.engine import Engine
 from medloop_model.errors import ModelError
+from medloop_model.fisher_file import load_fisher
 from medloop_model.statistics import measure_reference
 from medloop_model.training.images import usual_bounds
 from medloop_model.training.plan import TrainingPlan
@@ -152,6 +153,9 @@ def open_streaming_learner(
     classes = classes_of(adaptation.request, base)
     slides = usual_bounds(package.architecture).stained
     plan = TrainingPlan.for_strategy(adaptation.request.strategy.value, classes, settings.seed, slides=slides)
+    if adaptation.fisher is not None:
+        fisher = load_fisher(artifacts.fetch(adaptation.fisher), package, base.package.sha256)
+        package = replace(package, fisher=fisher)
     if not package.fisher:
         plan = replace(plan, ewc_lambda=0.0)
     teacher = None if base.teacher is None else artifacts.fetch(base.teacher)
@@ -161,11 +165,12 @@ def open_streaming_learner(
     return StreamingLearner(package, teacher, plan)
 
 
-def _lineage(adaptation: Adaptation) -> dict[str, str | int]:
+def _lineage(adaptation: Adaptation) -> dict[str, str | int | None]:
     return {
         "base_version": adaptation.base.version,
         "request_id": adaptation.request.event_id,
         "diagnosis": adaptation.request.diagnosis.value,
         "attempt": adaptation.attempt,
+        "fisher_sha256": None if adaptation.fisher is None else adaptation.fisher.sha256,
         "labels_used": adaptation.trained,
     }
