@@ -15,11 +15,13 @@ from medloop_schemas import (
     ReleaseChanged,
 )
 
+from medloop_services.bus.cache import cache_directory
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
 from medloop_services.bus.fisher_catalog import FisherCatalog
 from medloop_services.bus.processor import Follower, KeyedProcessor, Service
 from medloop_services.online_learner import pairing
+from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.fisher import FisherChoice
 from medloop_services.online_learner.learning import Learning
 from medloop_services.online_learner.settings import LearnerSettings
@@ -31,7 +33,8 @@ def build(context: Context) -> Service:
     """Return the service."""
     settings = context.load(LearnerSettings)
     catalog, fishers = ReleaseCatalog(), FisherCatalog()
-    trainer = StreamingTrainer(context.artifacts, settings, open_streaming_learner)
+    checkpoints = Checkpoints(cache_directory() / "learners")
+    trainer = StreamingTrainer(context.artifacts, settings, checkpoints, open_streaming_learner)
     fisher_of = FisherChoice(fishers.measured, context.artifacts)
     learning = Learning(
         settings=settings, trainer=trainer, release_of=catalog.release_of, fisher_of=fisher_of
