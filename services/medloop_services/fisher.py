@@ -47,5 +47,6 @@ def measure_fisher(
     torch.set_num_threads(1)  # another number may round differently
     package = load_package(model, parts=("latent",), expected_sha256=origin.base_sha256)
     pixels_BHWC = to_pixels(images, package.architecture)
-    fisher = normalise_fisher(fisher_diagonal(network_from(package), pixels_BHWC, progress))
+    generator = torch.Generator().manual_seed(origin.seed)
+    fisher = normalise_fisher(fisher_diagonal(network_from(package), pixels_BHWC, generator, progress))
     return save_fisher(package, {name: tensor.numpy() for name, tensor in fisher.items()}, origin, out)

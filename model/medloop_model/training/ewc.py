@@ -7,7 +7,8 @@ that λ means the same for every model, and clamped, so that no single weight is
 λ's pull on a weight is 2λF_i·(θ_i − θ_old,i): with mean 1 it depends neither on how many images F was
 measured on, nor on how sure the model is, nor on how many other weights or classes there are.
 
-Shape suffixes: B batch · H, W image rows, columns · C channels · N classes
+Shape suffixes: B batch · H, W image rows, columns · C channels · N classes ·
+K directions: N − 1
 """
 
 from __future__ import annotations
@@ -31,19 +32,21 @@ Progress = Callable[[int, int], None]
 
 
 def fisher_diagonal(
-    network: BiTMedViT, pixels_BHWC: Tensor, progress: Progress | None = None
+    network: BiTMedViT, pixels_BHWC: Tensor, generator: torch.Generator, progress: Progress | None = None
 ) -> dict[str, Tensor]:
-    """E_x Σ_y p(y|x)·(∂ log p(y|x) / ∂θ)² (arXiv 1612.00796, §2; the expectation over y is exact).
+    """E_x Σ_y p(y|x)·(∂ log p(y|x) / ∂θ)² (arXiv 1612.00796, §2), one backward pass an image.
 
     Drawing one y an image, as is usual, takes four times the images for the same error (PneumoniaMNIST): of a
-    model that is sure, most information lies in answers that are hardly ever drawn. It isn't needed either.
+    model that is sure, most information lies in answers that are hardly ever drawn. None is drawn here.
     At the logits the expectation of the gradient's outer product is diag(p) − p·pᵀ (Martens, arXiv
-    1412.1193), of rank N − 1; with Σ_k d_k·d_kᵀ in its place, N − 1 backward passes give the sum over all N
-    answers.
+    1412.1193), of rank N − 1, and so is Σ_k d_k·d_kᵀ. Back-propagated together, each d_k with a sign drawn at
+    random, these directions give the sum over all answers: exactly with two classes, which leave one
+    direction, and in expectation with more (curvature propagation: Martens et al., arXiv 1206.6464).
 
     Args:
         network: whose latent weights are judged; left as it is.
         pixels_BHWC: representative images of the old domain, in [0, 1].
+        generator: draws the signs.
         progress: told about every batch.
 
     Returns:
@@ -61,23 +64,25 @@ def fisher_diagonal(
         forward = ForwardPass(network, batch_BHWC)
         if not forward.logits_BN.isfinite().all():
             raise UnfitFisher("the network's answers aren't finite; its weights are damaged")
-        for direction_BN in _directions(forward.logits_BN.detach()):
-            for name, square in forward.squares(direction_BN).items():
-                fisher[name] += square / len(pixels_BHWC)
+        direction_BN = _direction(forward.logits_BN.detach(), generator)
+        for name, square in forward.squares(direction_BN).items():
+            fisher[name] += square / len(pixels_BHWC)
         done += len(batch_BHWC)
         if progress is not None:
             progress(done, len(pixels_BHWC))
     return fisher
 
 
-def _directions(logits_BN: Tensor) -> list[Tensor]:
-    """d_1 … d_{N−1}, each (B, N), of which Σ_k d_k·d_kᵀ = diag(p) − p·pᵀ."""
+def _direction(logits_BN: Tensor, generator: torch.Generator) -> Tensor:
+    """Σ_k ±d_k (B, N), where Σ_k d_k·d_kᵀ = diag(p) − p·pᵀ, each sign drawn at random."""
     p_BN = logits_BN.double().softmax(dim=1)  # sure answers differ from 1 in digits that float32 lacks
     covariance_BNN = torch.diag_embed(p_BN) - p_BN[:, :, None] * p_BN[:, None, :]
     value_BN, vector_BNN = torch.linalg.eigh(covariance_BNN)
-    scaled_BNN = vector_BNN * value_BN.clamp(min=0).sqrt()[:, None, :]
-    # The first is 0: adding the same to all logits changes no answer.
-    return list(scaled_BNN[:, :, 1:].to(logits_BN.dtype).unbind(dim=2))
+    # The first of each is left out: its value is 0, since adding the same to all logits changes no answer.
+    spread_BK = value_BN[:, 1:].clamp(min=0).sqrt()
+    sign_BK = 2 * torch.randint(0, 2, spread_BK.shape, generator=generator) - 1
+    direction_BN: Tensor = torch.einsum("bnk,bk->bn", vector_BNN[:, :, 1:], sign_BK * spread_BK)
+    return direction_BN.to(logits_BN.dtype)
 
 
 def normalise_fisher(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:

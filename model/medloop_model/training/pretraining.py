@@ -180,7 +180,7 @@ def pretrain(
     )
     generator = torch.Generator().manual_seed(settings.seed + 2)
     representative = torch.randperm(len(labels), generator=generator)[: settings.fisher_images]
-    fisher = normalise_fisher(fisher_diagonal(student, pixels[representative]))
+    fisher = normalise_fisher(fisher_diagonal(student, pixels[representative], generator))
 
     def provenance(network: BiTMedViT) -> dict[str, object]:
         predicted = predict(network, validation_images).argmax(axis=1)

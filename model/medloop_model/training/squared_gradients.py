@@ -23,7 +23,7 @@ Squares = dict[str, Tensor]
 
 
 class ForwardPass:
-    """A batch's way through the network, from which squared gradients can be asked for again and again.
+    """A batch's way through the network, from which squared gradients can be asked for once.
 
     Args:
         network: left as it is; what is frozen in it is measured too.
@@ -57,7 +57,7 @@ class ForwardPass:
         Args:
             direction_BN: each image's gradient at its logits.
         """
-        gradients = torch.autograd.grad(self.logits_BN, self._outputs, direction_BN, retain_graph=True)
+        gradients = torch.autograd.grad(self.logits_BN, self._outputs, direction_BN)
         with torch.no_grad():
             squares = self._entry(gradients[0]) | self._exit(direction_BN)
             for (name, linear), gradient_BTO in zip(self._linears.items(), gradients[1:], strict=True):

@@ -332,7 +332,7 @@ class StreamingLearner:
         """Online EWC: what mattered so far and what matters on the new domain."""
         generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
         drawn = state.new.draw(self.plan.fisher_images, generator)
-        recent = normalise_fisher(fisher_diagonal(network, drawn.pixels))
+        recent = normalise_fisher(fisher_diagonal(network, drawn.pixels, generator))
         merged = merge_fisher(self._fisher, recent, self.plan.fisher_decay) if self._fisher else recent
         return {name: fisher.numpy().astype(np.float16) for name, fisher in merged.items()}
 

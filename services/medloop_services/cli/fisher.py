@@ -56,7 +56,7 @@ def fisher(
     While a model is adapted, elastic weight consolidation (EWC) holds each weight back by its Fisher
     information, so that what matters at home moves least. A package brings its own, from when it was trained;
     measure it again, monthly say, when the representative images have changed or there are more. Labels are
-    not needed. A thousand 28 px images take some seconds on a core; each class more is another backward pass.
+    not needed. A thousand 28 px images take some seconds on a core.
 
     The file holds for this package alone: its SHA-256 is in it, and an adaptation of any other refuses it.
 

@@ -17,6 +17,7 @@ from medloop_model.training.ewc import (
 )
 
 TINY = Architecture(8, 1, 4, 8, 1, 2, 2, ("a", "b", "c"))
+TWO = TINY.with_classes(("a", "b"))
 
 
 def test_penalty_is_the_weighted_square_of_the_way_gone() -> None:
@@ -57,6 +58,10 @@ def shaken(architecture: Architecture, seed: int) -> BiTMedViT:
     return network
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def drawn(count: int, architecture: Architecture, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     size, channels = architecture.image_size, architecture.channels
@@ -66,30 +71,49 @@ def drawn(count: int, architecture: Architecture, seed: int = 0) -> torch.Tensor
 @pytest.mark.parametrize(
     "architecture",
     [
-        TINY,
-        TINY.full_precision(),
-        TINY.all_ternary(),
-        replace(TINY, ternary_attention=False, channels=3, classes=("a", "b")),
+        TWO,
+        TWO.full_precision(),
+        TWO.all_ternary(),
+        replace(TWO, ternary_attention=False, channels=3),
     ],
     ids=["ternary", "full precision", "all ternary", "only the MLPs, colour"],
 )
 def test_batches_give_what_one_image_and_answer_at_a_time_gives(architecture: Architecture) -> None:
     network, pixels = shaken(architecture, 3), drawn(BATCH + 3, architecture)
     expected = exact_by_one_pass_an_answer(network, pixels)
-    found = fisher_diagonal(network, pixels)
+    found = fisher_diagonal(network, pixels, seeded())
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert tensor.abs().max() > 0, name
         torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-12, msg=name)
 
 
+def test_signs_of_more_classes_average_to_the_expectation() -> None:
+    # Three classes leave two directions, so that one image has two outcomes: their signs agree, or differ.
+    network, image = shaken(TINY, 3), drawn(1, TINY)
+    outcomes = [fisher_diagonal(network, image, seeded(seed)) for seed in range(8)]
+    first = outcomes[0]
+    other = next(each for each in outcomes if not torch.allclose(each["head.bias"], first["head.bias"]))
+    for name, expected in exact_by_one_pass_an_answer(network, image).items():
+        torch.testing.assert_close((first[name] + other[name]) / 2, expected, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_batch_is_the_mean_of_its_images() -> None:
+    network, pixels = shaken(TINY, 3), drawn(BATCH + 3, TINY)
+    generator = seeded(1)
+    alone = [fisher_diagonal(network, image[None], generator) for image in pixels]
+    for name, together in fisher_diagonal(network, pixels, seeded(1)).items():
+        mean = torch.stack([each[name] for each in alone]).mean(dim=0)
+        torch.testing.assert_close(together, mean, rtol=1e-9, atol=1e-12, msg=name)
+
+
 def test_frozen_parts_are_measured_and_the_network_is_left_as_it_is() -> None:
     network, pixels = shaken(TINY, 4), drawn(3, TINY)
-    free = fisher_diagonal(network, pixels)
+    free = fisher_diagonal(network, pixels, seeded())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.requires_grad_(False)
     network.head.requires_grad_(True)
-    frozen = fisher_diagonal(network, pixels)
+    frozen = fisher_diagonal(network, pixels, seeded())
     for name, tensor in free.items():
         torch.testing.assert_close(frozen[name], tensor)
     assert [name for name, p in network.named_parameters() if p.requires_grad] == [
@@ -103,13 +127,12 @@ def test_frozen_parts_are_measured_and_the_network_is_left_as_it_is() -> None:
 
 def test_fisher_of_a_softmax_regression_is_its_closed_form() -> None:
     # Of two classes, Fisher information of the head's weights is E[p₀·p₁·e²], with e what the head reads.
-    two = replace(TINY, classes=("a", "b"))
-    network, pixels = shaken(two, 5), drawn(7, two)
+    network, pixels = shaken(TWO, 5), drawn(7, TWO)
     with torch.no_grad():
         embedding_BD = network.embed(pixels)
         p_BN = network(pixels).softmax(dim=1)
     weight = ((p_BN[:, 0] * p_BN[:, 1])[:, None] * embedding_BD**2).mean(dim=0)
-    found = fisher_diagonal(network, pixels)
+    found = fisher_diagonal(network, pixels, seeded())
     torch.testing.assert_close(found["head.weight"], weight.expand(2, -1))
     torch.testing.assert_close(found["head.bias"], (p_BN[:, 0] * p_BN[:, 1]).mean().expand(2))
 
@@ -117,8 +140,8 @@ def test_fisher_of_a_softmax_regression_is_its_closed_form() -> None:
 def test_fisher_is_the_curvature_of_the_answers() -> None:
     # KL(p_θ ‖ p_θ+h) = ½·F·h² + O(h³): by central differences, without any gradient. In full precision,
     # since a rounded weight answers by steps.
-    network, pixels = shaken(TINY.full_precision(), 6), drawn(4, TINY)
-    found, h = fisher_diagonal(network, pixels), 1e-3
+    network, pixels = shaken(TWO.full_precision(), 6), drawn(4, TWO)
+    found, h = fisher_diagonal(network, pixels, seeded()), 1e-3
     with torch.no_grad():
         log_p_BN = network(pixels).log_softmax(dim=1)
         for name, parameter in network.named_parameters():
@@ -136,25 +159,27 @@ def test_fisher_is_the_curvature_of_the_answers() -> None:
 
 def test_progress_is_told_after_every_batch() -> None:
     told: list[tuple[int, int]] = []
-    fisher_diagonal(BiTMedViT(TINY), drawn(BATCH + 1, TINY).float(), lambda *done: told.append(done))
+    fisher_diagonal(
+        BiTMedViT(TINY), drawn(BATCH + 1, TINY).float(), seeded(), lambda *done: told.append(done)
+    )
     assert told == [(BATCH, BATCH + 1), (BATCH + 1, BATCH + 1)]
 
 
 def test_no_image_and_no_number_are_refused() -> None:
     network = BiTMedViT(TINY)
     with pytest.raises(ShapeError, match="at least one image"):
-        fisher_diagonal(network, torch.zeros(0, 8, 8, 1))
+        fisher_diagonal(network, torch.zeros(0, 8, 8, 1), seeded())
     with torch.no_grad():
         network.head.bias[0] = float("nan")
     with pytest.raises(UnfitFisher, match="aren't finite"):
-        fisher_diagonal(network, torch.zeros(1, 8, 8, 1))
+        fisher_diagonal(network, torch.zeros(1, 8, 8, 1), seeded())
 
 
 def test_a_sure_model_still_has_information() -> None:
-    network, pixels = shaken(TINY, 3), drawn(4, TINY)
+    network, pixels = shaken(TWO, 3), drawn(4, TWO)
     with torch.no_grad():
-        network.head.bias[0] += 16.0  # the others come to 1e-7: none is ever drawn
-    found = fisher_diagonal(network, pixels)
+        network.head.bias[0] += 16.0  # the other comes to 1e-7: it would never be drawn
+    found = fisher_diagonal(network, pixels, seeded())
     for name, expected in exact_by_one_pass_an_answer(network, pixels).items():
         largest = expected.max().item()
         assert largest > 0, name
@@ -171,7 +196,7 @@ def test_the_pull_on_a_weight_depends_on_no_measure_of_the_model(
     # but for what the clamp takes from a few peaks.
     architecture = replace(TINY, depth=depth, classes=tuple("abcdefg"[:classes]))
     network, pixels = shaken(architecture, 7), drawn(images, architecture)
-    fisher = normalise_fisher(fisher_diagonal(network, pixels))
+    fisher = normalise_fisher(fisher_diagonal(network, pixels, seeded()))
     anchor = {name: tensor.detach() - 1 for name, tensor in network.named_parameters()}
     ewc_penalty(network.named_parameters(), anchor, fisher).backward()  # type: ignore[no-untyped-call]
     pulls = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
@@ -182,7 +207,7 @@ def test_the_pull_on_a_weight_depends_on_no_measure_of_the_model(
 
 
 def test_a_sum_over_images_is_normalised_to_what_their_mean_is() -> None:
-    fisher = fisher_diagonal(shaken(TINY, 8), drawn(6, TINY))
+    fisher = fisher_diagonal(shaken(TINY, 8), drawn(6, TINY), seeded())
     level = normalise_fisher(fisher)
     for name, tensor in normalise_fisher({name: 6 * tensor for name, tensor in fisher.items()}).items():
         torch.testing.assert_close(tensor, level[name])
