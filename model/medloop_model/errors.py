@@ -5,8 +5,9 @@ ModelError                  has a stable `code`; its text says what to do
 ├── PickledCheckpoint       the file would run code when loaded: refused unread
 ├── DigestMismatch          the file isn't the one that was released
 ├── UnsupportedArchitecture a network that can't be built
- ├── FisherOfAnotherBase     Fisher information that was measured on another model
- ├── UnfitFisher             Fisher information of other tensors, or that is no number
+├── TeacherMismatch         a teacher of another task than its student
+├── FisherOfAnotherBase     Fisher information that was measured on another model
+├── UnfitFisher             Fisher information of other tensors, or that is no number
 ├── ShapeError              images, labels or classes that don't fit the network
 ├── StudyOnBothSides        a model would be judged by what it was trained on
 └── CorruptHistory          the file of past hyperparameter searches can't be read

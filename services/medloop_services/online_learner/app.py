@@ -22,6 +22,7 @@ from medloop_services.bus.fisher_catalog import FisherCatalog
 from medloop_services.bus.processor import Follower, KeyedProcessor, Service
 from medloop_services.online_learner import pairing
 from medloop_services.online_learner.checkpoints import Checkpoints
+from medloop_services.online_learner.fisher import FisherChoice
 from medloop_services.online_learner.learning import Learning
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import LearningState, PairingState
@@ -34,7 +35,10 @@ def build(context: Context) -> Service:
     catalog, fishers = ReleaseCatalog(), FisherCatalog()
     checkpoints = Checkpoints(cache_directory() / "learners")
     trainer = StreamingTrainer(context.artifacts, settings, checkpoints, open_streaming_learner)
-    learning = Learning(settings=settings, trainer=trainer, release_of=catalog.release_of)
+    fisher_of = FisherChoice(fishers.measured, context.artifacts)
+    learning = Learning(
+        settings=settings, trainer=trainer, release_of=catalog.release_of, fisher_of=fisher_of
+    )
     return Service(
         name="online_learner",
         processors=(

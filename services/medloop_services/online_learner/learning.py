@@ -83,6 +83,10 @@ class Trainer(Protocol):
         """Store the model as it is after `adaptation.trained` new examples."""
 
 
+def _of_the_package(_request: AdaptationRequested, _base: ReleaseChanged) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Learning:
     """The core: state and event to state and candidates.
@@ -91,11 +95,13 @@ class Learning:
         settings: how much is remembered and when a candidate is ready.
         trainer: the effect; its result depends on the adaptation's state and examples alone.
         release_of: finds a site's release of a version.
+        fisher_of: chooses the Fisher information that a request's adaptation of a base starts with.
     """
 
     settings: LearnerSettings
     trainer: Trainer
     release_of: Callable[[str, str], ReleaseChanged | None]
+    fisher_of: Callable[[AdaptationRequested, ReleaseChanged], Artifact | None] = _of_the_package
 
     def step(self, state: LearningState, event: Event) -> Step:
         """Return the site's state after one event, and the candidate it completes, if any.
@@ -124,7 +130,8 @@ class Learning:
         if base.stage is not ReleaseStage.STABLE or _superseded(base, state.stable):
             return state
         now = state.next_number
-        adaptation = Adaptation(request=request, base=base, opened_at=now, fixed_below=now)
+        fisher = self.fisher_of(request, base)
+        adaptation = Adaptation(request=request, base=base, fisher=fisher, opened_at=now, fixed_below=now)
         self.trainer.open(adaptation, material(state, adaptation))
         return state.model_copy(update={"adaptation": adaptation})
 

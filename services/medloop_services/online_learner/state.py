@@ -6,7 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from medloop_schemas import AdaptationRequested, ExampleLabelled, Frame, LabelConfirmed, ReleaseChanged
+from medloop_schemas import (
+    AdaptationRequested,
+    Artifact,
+    ExampleLabelled,
+    Frame,
+    LabelConfirmed,
+    ReleaseChanged,
+)
 from pydantic import BaseModel, ConfigDict, Field
 
 from medloop_services.bus.processor import ServiceState
@@ -56,6 +63,7 @@ class Adaptation(BaseModel):
     Attributes:
         request: what is asked for.
         base: the release it starts from.
+        fisher: Fisher information that was chosen when it opened; None for what the base's package holds.
         opened_at: log number of the first example that arrived after the request.
         attempt: 1, then one more each time the publisher turned a candidate down.
         phase: training, or waiting for the publisher's judgement.
@@ -73,6 +81,7 @@ class Adaptation(BaseModel):
 
     request: AdaptationRequested
     base: ReleaseChanged
+    fisher: Artifact | None = None
     opened_at: int
     fixed_below: int
     attempt: int = 1

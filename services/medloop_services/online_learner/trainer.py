@@ -18,6 +18,7 @@ import numpy as np
 from medloop_model.checkpoint import ModelPackage, load_package, load_teacher, save_package
 from medloop_model.engine import Engine
 from medloop_model.errors import ModelError
+from medloop_model.fisher_file import load_fisher
 from medloop_model.statistics import measure_reference
 from medloop_model.training.batch import Batch
 from medloop_model.training.images import usual_bounds
@@ -181,6 +182,7 @@ class StreamingTrainer:
             "software": SOFTWARE,
             "base": base.package.sha256,
             "teacher": base.teacher.sha256 if base.teacher else None,
+            "fisher": adaptation.fisher.sha256 if adaptation.fisher else None,
             "plan": asdict(plan),
             "old": [_named(each) for each in examples.old],
             "domains": examples.domains,
@@ -211,6 +213,9 @@ def open_streaming_learner(
     classes = classes_of(adaptation.request, base)
     slides = usual_bounds(package.architecture).stained
     plan = TrainingPlan.for_strategy(adaptation.request.strategy.value, classes, settings.seed, slides=slides)
+    if adaptation.fisher is not None:
+        fisher = load_fisher(artifacts.fetch(adaptation.fisher), package, base.package.sha256)
+        package = replace(package, fisher=fisher)
     if not package.fisher:
         plan = replace(plan, ewc_lambda=0.0)
     teacher = None if base.teacher is None else artifacts.fetch(base.teacher)
@@ -227,11 +232,12 @@ def _named(example: ExampleLabelled) -> tuple[str, str, str]:
     return example.image_id, pixels, example.class_name
 
 
-def _lineage(adaptation: Adaptation) -> dict[str, str | int]:
+def _lineage(adaptation: Adaptation) -> dict[str, str | int | None]:
     return {
         "base_version": adaptation.base.version,
         "request_id": adaptation.request.event_id,
         "diagnosis": adaptation.request.diagnosis.value,
         "attempt": adaptation.attempt,
+        "fisher_sha256": None if adaptation.fisher is None else adaptation.fisher.sha256,
         "labels_used": adaptation.trained - adaptation.quarantined,
     }
