@@ -49,8 +49,10 @@ def judge(validation: Validation, limits: Limits, *, old_counts: bool) -> Verdic
         limits: what it has to show.
         old_counts: whether labels of before the change still hold.
     """
-    obstacles = _obstacles(validation, limits, old_counts)
-    return _verdict(next(obstacles, None), validation)
+    obstacle = next(_obstacles(validation, limits, old_counts), None)
+    if obstacle is not None or validation.new is None:
+        return Verdict(passed=False, reason=obstacle or "")
+    return Verdict(passed=True, reason=f"better since the change: {validation.new.in_words()}")
 
 
 def judge_recalibrated(validation: Validation, limits: Limits) -> Verdict:
@@ -58,18 +60,14 @@ def judge_recalibrated(validation: Validation, limits: Limits) -> Verdict:
 
     Labels of before the change don't count: the classes came in another mix then.
     """
-    obstacle = next(_too_few(validation.new, limits, "since the change"), None)
-    if obstacle is None and validation.new is not None:
-        (lower, upper), (_, growth) = validation.new.gain_bounds, validation.new.growth_bounds
-        if lower <= 0 and (growth >= 0 or upper < -limits.tolerance):
-            obstacle = f"neither more often right nor better calibrated: {validation.new.in_words()}"
-    return _verdict(obstacle, validation)
-
-
-def _verdict(obstacle: str | None, validation: Validation) -> Verdict:
-    if obstacle is not None or validation.new is None:
+    new = validation.new
+    obstacle = next(_too_few(new, limits, "since the change"), None)
+    if obstacle is not None or new is None:
         return Verdict(passed=False, reason=obstacle or "")
-    return Verdict(passed=True, reason=f"better since the change: {validation.new.in_words()}")
+    (lower, upper), (_, growth) = new.gain_bounds, new.growth_bounds
+    passed = lower > 0 or (growth < 0 and upper >= -limits.tolerance)
+    how = "moved to the new mix" if passed else "neither more often right nor better calibrated"
+    return Verdict(passed, f"{how}: {new.in_words()}, {_calibration_in_words(new)}")
 
 
 def _obstacles(validation: Validation, limits: Limits, old_counts: bool) -> Iterator[str]:
@@ -94,6 +92,10 @@ def _less_calibrated(validation: Validation, limits: Limits) -> Iterator[str]:
     for when, side in (("since", validation.new), ("of before", validation.old)):
         if side is not None and side.growth_bounds[0] > limits.calibration_tolerance:
             yield (
-                f"less often right than it says on images {when} the change: calibration error "
-                f"{side.base.calibration_error.value:.3f} → {side.candidate.calibration_error.value:.3f}"
+                f"less often right than it says on images {when} the change: {_calibration_in_words(side)}"
             )
+
+
+def _calibration_in_words(side: Comparison) -> str:
+    before, after = side.base.calibration_error.value, side.candidate.calibration_error.value
+    return f"calibration error {before:.3f} → {after:.3f}"
