@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medloop_model.calibration import estimate_priors
@@ -23,6 +23,7 @@ from medloop_model.checkpoint import ModelPackage, load_package
 from medloop_model.engine import Engine
 from medloop_model.errors import ShapeError
 from medloop_model.statistics import measure_reference
+from medloop_model.training.batch import Batch
 from medloop_model.training.calibration import (
     Answers,
     assumed_priors,
@@ -30,7 +31,6 @@ from medloop_model.training.calibration import (
     temperature_of,
     temperature_of_base,
 )
-from medloop_model.training.images import to_pixels
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, choose
 from medloop_model.training.streaming import StreamingLearner
@@ -219,16 +219,19 @@ def teach(
         ShapeError: images or labels don't fit the model.
     """
     learner = StreamingLearner(package, teacher_path if plan.alpha < 1 else None, plan)
-    if len(old):
-        learner.remember(old.images, old.labels)
+    state = learner.begin(_batch(old, "old"))
     answers = Answers.none(len(plan.classes))
     for start in range(0, len(new), batch_size):
         batch = new.select(slice(start, start + batch_size))
-        with torch.no_grad():
-            logits_BN = learner.network(to_pixels(batch.images, learner.network.architecture)).numpy()
+        logits_BN = learner.logits(state, batch.images)
         answers = answers.followed_by(Answers(logits_BN, batch.labels, batch.studies))
-        learner.update(batch.images, batch.labels)
-        yield Lesson(answers, learner.package)
+        state, _ = learner.step(state, _batch(batch, f"new {start}"))
+        yield Lesson(answers, partial(learner.package, state))
+
+
+def _batch(examples: Examples, name: str) -> Batch:
+    """Each image under an id of its own: a study may have several."""
+    return Batch(examples.images, examples.labels, tuple(f"{name}/{place}" for place in range(len(examples))))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medloop_model.network import NORM_EPSILON, BitLinear, BiTMedViT
-from medloop_model.training.quantizers import absmax_int8, absmean_ternary
+from medloop_model.training.quantizers import absmax_int8_, absmean_ternary
 
 Squares = dict[str, Tensor]
 
@@ -118,7 +118,8 @@ class _Linear:
         self.unit_BTI = x_BTI * (x_BTI.square().mean(dim=-1, keepdim=True) + NORM_EPSILON).rsqrt()
         self.input_BTI, self.weight_OI, self.gain_O = self.unit_BTI * norm_I, layer.weight.data, layer.gain
         if layer.quantized:
-            self.input_BTI, self.weight_OI = absmax_int8(self.input_BTI), absmean_ternary(layer.weight)
+            absmax_int8_(self.input_BTI)
+            self.weight_OI = absmean_ternary(layer.weight)
 
     def squares(self, gradient_BTO: Tensor) -> Squares:
         """With y = x·(W·gain)ᵀ + bias; rounding passes gradients on unchanged (straight through)."""

@@ -30,6 +30,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medloop_model.architecture import Architecture
@@ -192,10 +193,23 @@ class StreamingLearner:
             flipped=flipped_codes(self._ternary(self._anchor), self._ternary(learned.latent)),
         )
 
+    @torch.no_grad()
+    def logits(self, state: LearnerState, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """A state's answers (B, N), by the averaged weights.
+
+        Args:
+            state: whose; it stays as it is.
+            images: uint8 (B, H, W) or (B, H, W, C).
+
+        Raises:
+            ShapeError: images don't fit the model.
+        """
+        answers_BN: NDArray[np.float32] = self._averaged(state)(to_pixels(images, self._architecture)).numpy()
+        return answers_BN
+
     def package(self, state: LearnerState) -> ModelPackage:
         """A state's model, packed, with its running Fisher information and no reference."""
-        network = BiTMedViT(self._architecture)
-        network.load_state_dict({**self._anchor, **state.average})
+        network = self._averaged(state)
         if self.plan.discriminant_images:
             self._place_head(network, state)
         provenance = {
@@ -205,7 +219,12 @@ class StreamingLearner:
             "quarantined": state.quarantined,
             "steps": state.steps,
         }
-        return export_package(network.eval(), provenance, fisher=self._running_fisher(network, state))
+        return export_package(network, provenance, fisher=self._running_fisher(network, state))
+
+    def _averaged(self, state: LearnerState) -> BiTMedViT:
+        network = BiTMedViT(self._architecture)
+        network.load_state_dict({**self._anchor, **state.average})
+        return network.eval()
 
     def _losses(self, state: LearnerState, shown: Memory) -> list[float]:
         """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
