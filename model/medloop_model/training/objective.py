@@ -75,7 +75,7 @@ class Objective:
             labels_B,
             alpha=self.plan.alpha,
             temperature=self.plan.temperature,
-            trusted_B=agrees_with_label(teacher_BN, labels_B),
+            trusted_B=agrees_with_label(teacher_BN, labels_B) if self.plan.masked else None,
         )
 
     def _forgotten(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Settings of a `StreamingLearner`; `for_strategy` has measured ones.
+    """Settings of a `StreamingLearner`; `for_strategy` has measured ones, `of_article` the source article's.
 
     Args:
         strategy: `shallow-ewc`, `distil-all` or `expand-head`.
@@ -20,6 +20,7 @@ class TrainingPlan:
         warm_up_steps: steps in which the rate rises from 0, since Adam's first steps are its wildest.
         ewc_lambda: λ of the EWC penalty, on Fisher information of mean 1; 0 switches it off.
         alpha: weight of the labels beside the teacher's logits; 1 switches distillation off.
+        masked: whether the teacher is followed only where it agrees with the label.
         temperature: T of the distillation.
         retention: weight of answering old examples as the base model does, where it is right about them
             (learning without forgetting, arXiv 1606.09282, on what is rehearsed).
@@ -49,6 +50,7 @@ class TrainingPlan:
     warm_up_steps: int = 10
     ewc_lambda: float = 0.0
     alpha: float = 1.0
+    masked: bool = True
     temperature: float = 2.0
     retention: float = 0.0
     doubt: float = 2.0
@@ -100,3 +102,17 @@ class TrainingPlan:
         if strategy == EXPAND_HEAD:
             return replace(plan, learning_rate=1e-2, rehearsal_steps=20, augmentation=0.0)
         return plan
+
+    @classmethod
+    def of_article(cls, strategy: str, classes: tuple[str, ...], seed: int = 0) -> TrainingPlan:
+        """The source article's rules to the letter: one update a mini-batch, and nothing is rehearsed.
+
+        Shallow layers with EWC; all layers with a teacher that is followed everywhere; a new row on a frozen
+        backbone. λ, α and the rates are ours: the article gives none.
+        """
+        plan = cls(strategy, classes, seed=seed, rehearsal_steps=0, rehearsal_batch=0, augmentation=0.0)
+        if strategy == SHALLOW_EWC:
+            return replace(plan, ewc_lambda=0.1)
+        if strategy == DISTIL_ALL:
+            return replace(plan, alpha=0.7, masked=False)
+        return replace(plan, learning_rate=1e-2)

@@ -2,8 +2,8 @@
 
 ```
 cause           what is done
-data-drift      what reads the input is trained, the deep blocks stay
-concept-drift   everything is trained, a teacher holds what the labels confirm
+data-drift      old images teach as the new scanner would show them, beside new ones
+concept-drift   everything is trained, on labels alone
 new-class       the head gains a row
 prior-shift     nothing is trained; the head's biases follow the new priors
 sensor-fault    nothing: frames that are no pictures teach nothing, and tell nothing of answers
@@ -44,9 +44,10 @@ STRATEGY_OF: Mapping[Cause, str] = {
 """How to train for a cause; for the others nothing is trained."""
 
 WHY = {
-    Cause.DATA_DRIFT: "Images look different and mean the same: the layers that read them are trained, "
-    "the deep blocks keep what they know.",
-    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained.",
+    Cause.DATA_DRIFT: "Images look different and mean the same: old ones, shown as the new scanner would, "
+    "teach with the labels that they have.",
+    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained, on labels alone, "
+    "since a teacher keeps to the old policy and holds back what is to be learned.",
     Cause.NEW_CLASS: "A class arrived: the head gains a row, and what sees the images stays as it is.",
     Cause.PRIOR_SHIFT: "Other patients come, each of whom looks as ever: nothing is there to be learned, "
     "and the answers are moved to how often each class comes now.",
@@ -103,11 +104,13 @@ class Bounds:
         strategies: that may be used.
         rehearsal_steps: at most, beside the one on each mini-batch: what a device can do in time.
         fewest_labels: of new images, below which nothing is trained.
+        article: whether to train by the source article's rules, and not by those that were measured best.
     """
 
     strategies: frozenset[str] = frozenset(STRATEGIES)
     rehearsal_steps: int = 20
     fewest_labels: int = 16
+    article: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,15 +189,14 @@ RULES = (
         "The teacher knows other classes and can't say how likely these are: the labels have full weight.",
     ),
     Rule(
-        lambda case, plan: plan.alpha < 1 and case.cause is Cause.CONCEPT_DRIFT,
-        lambda case: {},
-        "The teacher keeps to the old policy: it is followed only on images where the label confirms it, "
-        "since unmasked it holds back what is to be learned.",
-    ),
-    Rule(
         lambda case, plan: case.labels.old == 0 and plan.retention > 0,
         lambda case: {"retention": 0.0},
         "There are no labelled images from before the change: none can be rehearsed.",
+    ),
+    Rule(
+        lambda case, plan: plan.restyled > 0 and case.labels.old == 0,
+        lambda case: {"restyled": 0, "first_steps": 0},
+        "Without old images there are none to show as the new scanner would.",
     ),
     Rule(
         lambda case, plan: plan.transplanted > 0 and case.labels.old == 0,
@@ -252,8 +254,12 @@ def choose(
         return Choice((why, "No class is named that the model lacks: there is nothing to expand."))
     classes = model.classes + (arrived if cause is Cause.NEW_CLASS else ())
     case = Situation(cause, model, classes, labels, bounds)
-    plan = TrainingPlan.for_strategy(strategy, classes, seed, slides=model.slides)
-    reasons = [why]
+    if bounds.article:
+        plan = TrainingPlan.of_article(strategy, classes, seed)
+        reasons = [why, "The source article's rules are asked for, to the letter."]
+    else:
+        plan = TrainingPlan.for_strategy(strategy, classes, seed, slides=model.slides)
+        reasons = [why]
     for rule in RULES:
         if rule.applies(case, plan):
             plan = replace(plan, **rule.change(case))

@@ -49,13 +49,21 @@ TABLE = [
     Row(
         "a new scanner",
         Cause.DATA_DRIFT,
-        plan={"strategy": SHALLOW_EWC, "ewc_lambda": 0.1, "alpha": 1.0, "retention": 1.0},
-        says="the deep blocks keep what they know",
+        plan={"strategy": SHALLOW_EWC, "restyled": 16, "ewc_lambda": 0.0, "alpha": 1.0, "retention": 1.0},
+        says="as the new scanner would",
+    ),
+    Row(
+        "a new scanner, by the article",
+        Cause.DATA_DRIFT,
+        bounds=Bounds(article=True),
+        plan={"strategy": SHALLOW_EWC, "ewc_lambda": 0.1, "everything": False, "rehearsal_steps": 0},
+        says="to the letter",
     ),
     Row(
         "a new scanner, no Fisher information",
         Cause.DATA_DRIFT,
         model=replace(MODEL, fisher=False),
+        bounds=Bounds(article=True),
         plan={"strategy": SHALLOW_EWC, "ewc_lambda": 0.0},
         says="there is no EWC",
     ),
@@ -63,7 +71,7 @@ TABLE = [
         "a new scanner, no old labels",
         Cause.DATA_DRIFT,
         labels=Labels(old=0, new=100),
-        plan={"strategy": SHALLOW_EWC, "retention": 0.0},
+        plan={"strategy": SHALLOW_EWC, "retention": 0.0, "restyled": 0, "first_steps": 0},
         says="none can be rehearsed",
     ),
     Row(
@@ -85,12 +93,20 @@ TABLE = [
     Row(
         "a new policy",
         Cause.CONCEPT_DRIFT,
-        plan={"strategy": DISTIL_ALL, "alpha": 0.7},
-        says="followed only on images where the label confirms it",
+        plan={"strategy": DISTIL_ALL, "alpha": 1.0, "augmentation": 0.0},
+        says="a teacher keeps to the old policy",
+    ),
+    Row(
+        "a new policy, by the article",
+        Cause.CONCEPT_DRIFT,
+        bounds=Bounds(article=True),
+        plan={"strategy": DISTIL_ALL, "alpha": 0.7, "masked": False},
+        says="to the letter",
     ),
     Row(
         "a new policy, no teacher",
         Cause.CONCEPT_DRIFT,
+        bounds=Bounds(article=True),
         model=replace(MODEL, teacher_classes=None),
         plan={"strategy": DISTIL_ALL, "alpha": 1.0},
         says="no teacher: the labels have full weight",
@@ -98,6 +114,7 @@ TABLE = [
     Row(
         "a new policy, a teacher of other classes",
         Cause.CONCEPT_DRIFT,
+        bounds=Bounds(article=True),
         model=replace(MODEL, teacher_classes=("opacity", "normal")),
         plan={"alpha": 1.0},
         says="knows other classes",

@@ -189,6 +189,18 @@ def test_retention_does_not_hold_on_to_what_was_wrong(home: tuple[ModelPackage, 
     assert right(adapted, (images, 1 - labels)) > 0.9
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_articles_rules_take_one_step_a_mini_batch(
+    home: tuple[ModelPackage, Path], strategy: str
+) -> None:
+    classes = (*TINY.classes, "white") if strategy == EXPAND_HEAD else TINY.classes
+    plan = replace(TrainingPlan.of_article(strategy, classes), alpha=1.0 if strategy == EXPAND_HEAD else 0.7)
+    learner = StreamingLearner(home[0], home[1], plan)
+    _, reports = taught(learner, batches(shades(48, 4)), shades(32, 3))
+    assert [report.steps for report in reports] == [1, 2, 3]
+    assert all(np.isfinite(report.loss) for report in reports)
+
+
 def test_no_old_example_is_needed(home: tuple[ModelPackage, Path]) -> None:
     learner = StreamingLearner(home[0], home[1], plan_for(DISTIL_ALL))
     _, (metrics,) = taught(learner, [batch(shades(5, 3))])
