@@ -34,19 +34,17 @@ PRIORS = "priors"
 """Key in a package's provenance: how often each class comes, as its answers assume."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model said of images before it was taught them.
+    """What a model said of images before it was taught them, the oldest first.
 
     Args:
         logits: float32 (B, N).
         labels: int64 (B,), what readers said.
-        studies: str (B,), each image's study.
     """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
-    studies: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,24 +52,19 @@ class Answers:
     @classmethod
     def none(cls, classes: int) -> Answers:
         """Nothing answered yet."""
-        return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64), np.zeros(0, np.str_))
+        return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64))
 
-    def followed_by(self, later: Answers) -> Answers:
-        """These and later ones; of an image of a study answered before, the model had been taught the study.
-
-        Such answers are left out.
-        """
-        fresh_B = ~np.isin(later.studies, self.studies)
-        return Answers(
-            np.concatenate([self.logits, later.logits[fresh_B]]),
-            np.concatenate([self.labels, later.labels[fresh_B]]),
-            np.concatenate([self.studies, later.studies[fresh_B]]),
+    def joined(self, later: Answers) -> Answers:
+        """These and later ones, as many as a temperature needs."""
+        both = Answers(
+            np.concatenate([self.logits, later.logits]), np.concatenate([self.labels, later.labels])
         )
+        return both.last(2 * LAST_ANSWERS)
 
     def last(self, count: int) -> Answers:
         """The last ones, `count` at most."""
         start = max(0, len(self) - count)
-        return Answers(self.logits[start:], self.labels[start:], self.studies[start:])
+        return Answers(self.logits[start:], self.labels[start:])
 
 
 def temperature_of(answers: Answers) -> float:

@@ -55,7 +55,9 @@ class Memory:
 
     def draw(self, count: int, generator: torch.Generator) -> Memory:
         """`count` examples with replacement, every class present equally likely; none if there are none."""
-        return self.at(draw_balanced(self.labels, count, generator) if len(self) else self.labels)
+        if not len(self) or not count:
+            return self.at(self.labels[:0])
+        return self.at(draw_balanced(self.labels, count, generator))
 
     def at(self, places_B: Tensor) -> Memory:
         """The examples at some places, int64, or where a mask of bools is True."""

@@ -144,7 +144,8 @@ class Lesson:
     """A learner after one mini-batch.
 
     Args:
-        answers: to all mini-batches so far, each before it was trained on.
+        answers: to the mini-batches so far, each before it was trained on, but for images of studies that
+            had been.
         package: gives the model as it is now.
     """
 
@@ -223,8 +224,10 @@ def teach(
     answers = Answers.none(len(plan.classes))
     for start in range(0, len(new), batch_size):
         batch = new.select(slice(start, start + batch_size))
+        taught = np.concatenate([old.studies, new.studies[:start]])
+        fresh_B = ~np.isin(batch.studies, taught)
         logits_BN = learner.logits(state, batch.images)
-        answers = answers.followed_by(Answers(logits_BN, batch.labels, batch.studies))
+        answers = answers.joined(Answers(logits_BN[fresh_B], batch.labels[fresh_B]))
         state, _ = learner.step(state, _batch(batch, f"new {start}"))
         yield Lesson(answers, partial(learner.package, state))
 
@@ -276,7 +279,8 @@ class _Task:
         plan = tuned.plan if tuned else plan
         *_, lesson = self._lessons(plan, self.old, self.new)
         # Before it is judged, so that the studies that judge it play no part in it.
-        temperature = temperature_of(lesson.answers)
+        # Answers are of the trained head, and say nothing of one that was fitted in closed form.
+        temperature = 1.0 if plan.discriminant_images else temperature_of(lesson.answers)
         package = recalibrated(lesson.package(), temperature=temperature)
         validation = self._validated(package)
         verdict = judge(validation, self.settings.limits, old_counts=self.old_counts)

@@ -216,3 +216,11 @@ def test_each_mini_batch_is_answered_before_it_is_taught(home: tuple[Path, Path]
     assert [len(lesson.answers) for lesson in lessons] == [16, 32, 40]
     untaught = Engine(base)(NEW.images[:16]).logits
     np.testing.assert_allclose(first.answers.logits, untaught, atol=0.1)
+
+
+def test_an_answer_about_a_study_that_was_taught_is_not_honest(home: tuple[Path, Path]) -> None:
+    base = load_package(home[0], parts=("packed", "latent", "fisher"))
+    plan = replace(TrainingPlan.for_strategy("shallow-ewc", TINY.classes), ewc_lambda=0.0)
+    again = NEW.select(np.array([*range(16), *range(8), *range(16, 24)]))
+    *_, lesson = teach(base, None, plan, old=OLD, new=again, batch_size=16)
+    np.testing.assert_array_equal(lesson.answers.labels, NEW.labels[:24])

@@ -83,8 +83,7 @@ def answers(count: int, sharpness: float = 1.0, start: int = 0) -> Answers:
     logits = draw.normal(size=(count, 3)) * 2
     raised = np.exp(logits)
     labels = (raised.cumsum(1) / raised.sum(1, keepdims=True) > draw.random((count, 1))).argmax(1)
-    studies = np.array([f"study-{start + number}" for number in range(count)])
-    return Answers((logits * sharpness).astype(np.float32), labels, studies)
+    return Answers((logits * sharpness).astype(np.float32), labels)
 
 
 def test_a_model_that_is_too_sure_is_softened() -> None:
@@ -120,16 +119,15 @@ def test_few_answers_fit_no_temperature() -> None:
 
 def test_only_the_last_answers_count() -> None:
     late = answers(200, 3.0, start=1000)
-    assert temperature_of(answers(1000, 1.0).followed_by(late)) == temperature_of(
-        answers(1000, 9.0).followed_by(late)
-    )
+    assert temperature_of(answers(1000, 1.0).joined(late)) == temperature_of(answers(1000, 9.0).joined(late))
 
 
-def test_an_answer_about_a_study_that_was_taught_does_not_count() -> None:
-    first, again = answers(10), answers(4)
-    assert len(first.followed_by(again)) == 10
-    both = first.followed_by(answers(3, start=10))
-    assert both.studies.tolist() == [f"study-{number}" for number in range(13)]
+def test_no_more_answers_are_kept_than_a_temperature_needs() -> None:
+    streamed, once = Answers.none(3), answers(1000, 2.0)
+    for start in range(0, 1000, 50):
+        streamed = streamed.joined(Answers(once.logits[start : start + 50], once.labels[start : start + 50]))
+    assert len(streamed) == 256
+    assert temperature_of(streamed) == temperature_of(once) > 1
 
 
 def test_a_base_is_softened_in_the_mix_that_its_answers_assume(package: ModelPackage) -> None:
