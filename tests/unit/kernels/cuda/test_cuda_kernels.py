@@ -1,4 +1,4 @@
-"""The .cu files against the reference: on the emulated GPU under sanitizers, and on this machine's if it has one.
+"""The .cu files against the reference: on the emulated GPU under sanitizers, and on a real one where one is.
 
 Bit for bit, but for what a GPU's library computes (erf, exp) and for float sums that run in another order
 than numpy's: the tolerances below. What the emulation cannot show: that a GPU's registers lie as PTX's manual
