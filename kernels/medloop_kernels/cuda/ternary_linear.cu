@@ -109,7 +109,8 @@ __device__ inline void multiply(const Stage& stage, int warp_token, int warp_out
     }
 }
 
-// Calls store(token, output, sum) for everything this thread has computed that exists.
+// Calls store(token, output, sum, store.before(token, output)) for everything this thread has computed that
+// exists; `before` for all of it first.
 template <class Store>
 __device__ inline void multiply_tile(const Operands& of, const Store& store) {
     __shared__ Stage stages[2];
@@ -129,15 +130,32 @@ __device__ inline void multiply_tile(const Operands& of, const Store& store) {
         multiply(stages[block % 2], warp_token, warp_output, sums);
         __syncthreads();  // nobody reads this stage any more when it is filled again
     }
+    const auto token_of = [&](int tall, int i) {
+        return first_token + warp_token + tall * kRows + group + i / 2 * 8;
+    };
+    const auto output_of = [&](int wide, int i) {
+        return first_output + warp_output + wide * kColumns + 2 * quad + i % 2;
+    };
+    float befores[kTall][kWide][4];
 #pragma unroll  // or the sums would need addresses, and so memory
     for (int tall = 0; tall < kTall; ++tall)
 #pragma unroll
         for (int wide = 0; wide < kWide; ++wide)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const int token = first_token + warp_token + tall * kRows + group + i / 2 * 8;
-                const int output = first_output + warp_output + wide * kColumns + 2 * quad + i % 2;
-                if (token < of.tokens && output < of.outputs) store(token, output, sums[tall][wide][i]);
+                const int token = token_of(tall, i), output = output_of(wide, i);
+                const bool exists = token < of.tokens && output < of.outputs;
+                befores[tall][wide][i] = exists ? store.before(token, output) : 0.0F;
+            }
+#pragma unroll
+    for (int tall = 0; tall < kTall; ++tall)
+#pragma unroll
+        for (int wide = 0; wide < kWide; ++wide)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int token = token_of(tall, i), output = output_of(wide, i);
+                if (token < of.tokens && output < of.outputs)
+                    store(token, output, sums[tall][wide][i], befores[tall][wide][i]);
             }
 }
 
@@ -161,11 +179,26 @@ struct Epilogue {
     float* y;
     int outputs, finish;
 
+    __device__ float* place(int token, int output) const {
+        return y + static_cast<std::size_t>(token) * outputs + output;
+    }
+    __device__ float before(int token, int output) const {
+        return medloop::before(finish, place(token, output));
+    }
     // sum · step · scale + bias, each rounded once as in reference.py.
-    __device__ void operator()(int token, int output, int sum) const {
-        const float scaled = __fmul_rn(__fmul_rn(static_cast<float>(sum), step[token]), scale[output]);
-        medloop::finish_output(__fadd_rn(scaled, bias[output]), finish,
-                               y + static_cast<std::size_t>(token) * outputs + output);
+    __device__ void operator()(int token, int output, int sum, float before) const {
+        const float scaled = __fmul_rn(__fmul_rn(static_cast<float>(sum), __ldg(step + token)), __ldg(scale + output));
+        *place(token, output) = medloop::finished(__fadd_rn(scaled, __ldg(bias + output)), finish, before);
+    }
+};
+
+struct ExactSums {
+    int* sums;
+    int outputs;
+
+    __device__ float before(int, int) const { return 0.0F; }
+    __device__ void operator()(int token, int output, int sum, float) const {
+        sums[static_cast<std::size_t>(token) * outputs + output] = sum;
     }
 };
 
@@ -179,9 +212,7 @@ struct Epilogue {
 extern "C" __global__ void __launch_bounds__(kThreads)
     ternary_matmul(const std::int8_t* codes, const std::uint8_t* packed, int* sums, int tokens, int inputs,
                    int outputs) {
-    multiply_tile(Operands{codes, packed, tokens, inputs, outputs}, [&](int token, int output, int sum) {
-        sums[static_cast<std::size_t>(token) * outputs + output] = sum;
-    });
+    multiply_tile(Operands{codes, packed, tokens, inputs, outputs}, ExactSums{sums, outputs});
 }
 
 // step: float32 (tokens,).   scale, bias: float32 (outputs,).   y: float32 (tokens, outputs), written.
@@ -201,5 +232,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const int output = blockIdx.x * (medloop::kWarps) + threadIdx.x / kWarp;
     if (output >= outputs) return;
     const int sum = multiply_row(Operands{codes, packed, tokens, inputs, outputs}, blockIdx.y, output);
-    if (threadIdx.x % kWarp == 0) Epilogue{step, scale, bias, y, outputs, finish}(blockIdx.y, output, sum);
+    const Epilogue epilogue{step, scale, bias, y, outputs, finish};
+    const int token = blockIdx.y;
+    if (threadIdx.x % kWarp == 0) epilogue(token, output, sum, epilogue.before(token, output));
 }

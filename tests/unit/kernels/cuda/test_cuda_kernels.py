@@ -298,12 +298,17 @@ ATTENTION_MUTATIONS = {
     "no barrier before reading": ("        __syncthreads();  // everybody's part", "        // everybody's"),
     "no barrier before overwriting": ("        __syncthreads();  // nobody reads", "        // nobody reads"),
     "keys past the end seen": ("i < count ? score(keys[i]) : -INFINITY", "score(keys[i])"),
-    "queries past the end stored": ("    if (!exists) return;\n", ""),
+    "queries past the end stored": ("        if (row >= of.rows()) continue;\n", ""),
     "what was mixed is not scaled down": (
-        "mixed[column] = __fmul_rn(mixed[column], shrink)",
-        "static_cast<void>(shrink)",
+        "column = __fmul_rn(column, shrink)",
+        "static_cast<void>(column), static_cast<void>(shrink)",
     ),
     "the total is not scaled down": ("        total = __fmul_rn(total, shrink);\n", ""),
+    "a neighbour's sum left out": (" of_neighbour(sums[3], 2)", " 0.0F"),
+    "shares of the wrong query": (
+        "shares[i] = of_neighbour(share, i)",
+        "shares[i] = of_neighbour(share, 3 - i)",
+    ),
     "a block too short": (
         "Row<width> keys[kKeys], values[kKeys];",
         "Row<width> keys[kKeys], values[kKeys - 2];",
