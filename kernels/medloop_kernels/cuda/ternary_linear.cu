@@ -51,7 +51,9 @@ __device__ inline std::uint32_t four_codes(const std::int8_t* row, int column, i
 
 // Starts to bring one block of columns: eight pieces a token, two an output.
 __device__ inline void fetch(Stage& stage, const Operands& of, int first_token, int first_output, int block) {
-    for (int piece = threadIdx.x; piece < kTile * kBlockCodes / kPiece; piece += kThreads) {
+#pragma unroll
+    for (int i = 0; i < kTile * kBlockCodes / kPiece / kThreads; ++i) {
+        const int piece = threadIdx.x + i * kThreads;
         const int row = piece / (kBlockCodes / kPiece), within = piece % (kBlockCodes / kPiece) * kPiece;
         const int token = first_token + row, column = block * kBlockCodes + within;
         std::int8_t* target = &stage.codes[row][within];
@@ -59,18 +61,16 @@ __device__ inline void fetch(Stage& stage, const Operands& of, int first_token, 
         if (of.inputs % kPiece == 0 && token < of.tokens && column < of.inputs) {
             medloop::copy_16_bytes(target, codes + column);
         } else {
-            for (int i = 0; i < kPiece; i += 4)
-                *reinterpret_cast<std::uint32_t*>(target + i) =
-                    token < of.tokens ? four_codes(codes, column + i, of.inputs) : 0;
+            for (int byte = 0; byte < kPiece; byte += 4)
+                *reinterpret_cast<std::uint32_t*>(target + byte) =
+                    token < of.tokens ? four_codes(codes, column + byte, of.inputs) : 0;
         }
     }
-    for (int piece = threadIdx.x; piece < kTile * kBlockBytes / kPiece; piece += kThreads) {
-        const int row = piece / (kBlockBytes / kPiece), within = piece % (kBlockBytes / kPiece) * kPiece;
-        const int output = min(first_output + row, of.outputs - 1);
-        const std::size_t width = static_cast<std::size_t>(of.blocks()) * kBlockBytes;
-        medloop::copy_16_bytes(&stage.packed[row][within],
-                               of.packed + output * width + block * kBlockBytes + within);
-    }
+    static_assert(kTile * kBlockBytes / kPiece == kThreads);
+    const int row = threadIdx.x / (kBlockBytes / kPiece), within = threadIdx.x % (kBlockBytes / kPiece) * kPiece;
+    const int output = min(first_output + row, of.outputs - 1);
+    const std::size_t width = static_cast<std::size_t>(of.blocks()) * kBlockBytes;
+    medloop::copy_16_bytes(&stage.packed[row][within], of.packed + output * width + block * kBlockBytes + within);
     medloop::end_batch();
 }
 
