@@ -7,8 +7,7 @@ namespace medloop {
 
 enum Finish { kStore, kGelu, kResidual };  // `kernels.Finish` in Python
 
-// What an output is added to. Read of all outputs before the first is written: a read waits for writes before it
-// that might be of the same place.
+// What an output is added to.
 __device__ inline float before(int finish, const float* y) { return finish == kResidual ? *y : 0.0F; }
 
 __device__ inline float finished(float x, int finish, float before) {

@@ -55,7 +55,8 @@ __device__ inline void multiply(const Slice& inputs, const Slice& weights, int f
 }
 
 // Calls store(token, output, Σ_k input(token, k) · weights[output][k], before(token, output)) for all of the block's
-// tile that exists; `before` for all of a thread's outputs first.
+// tile that exists; `before` for all of a thread's outputs first, since a read waits for writes before it that might
+// be of the same place.
 // Launch: 128 threads; (⌈outputs / 64⌉, ⌈tokens / 64⌉) blocks.
 template <class Input, class Before, class Store>
 __device__ inline void multiply_floats(const Input& input, const float* weights, int tokens, int inputs,

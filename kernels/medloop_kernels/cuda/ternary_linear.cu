@@ -51,9 +51,7 @@ __device__ inline std::uint32_t four_codes(const std::int8_t* row, int column, i
 
 // Starts to bring one block of columns: eight pieces a token, two an output.
 __device__ inline void fetch(Stage& stage, const Operands& of, int first_token, int first_output, int block) {
-#pragma unroll
-    for (int i = 0; i < kTile * kBlockCodes / kPiece / kThreads; ++i) {
-        const int piece = threadIdx.x + i * kThreads;
+    for (int piece = threadIdx.x; piece < kTile * kBlockCodes / kPiece; piece += kThreads) {
         const int row = piece / (kBlockCodes / kPiece), within = piece % (kBlockCodes / kPiece) * kPiece;
         const int token = first_token + row, column = block * kBlockCodes + within;
         std::int8_t* target = &stage.codes[row][within];
@@ -61,16 +59,18 @@ __device__ inline void fetch(Stage& stage, const Operands& of, int first_token, 
         if (of.inputs % kPiece == 0 && token < of.tokens && column < of.inputs) {
             medloop::copy_16_bytes(target, codes + column);
         } else {
-            for (int byte = 0; byte < kPiece; byte += 4)
-                *reinterpret_cast<std::uint32_t*>(target + byte) =
-                    token < of.tokens ? four_codes(codes, column + byte, of.inputs) : 0;
+            for (int i = 0; i < kPiece; i += 4)
+                *reinterpret_cast<std::uint32_t*>(target + i) =
+                    token < of.tokens ? four_codes(codes, column + i, of.inputs) : 0;
         }
     }
-    static_assert(kTile * kBlockBytes / kPiece == kThreads);
-    const int row = threadIdx.x / (kBlockBytes / kPiece), within = threadIdx.x % (kBlockBytes / kPiece) * kPiece;
-    const int output = min(first_output + row, of.outputs - 1);
-    const std::size_t width = static_cast<std::size_t>(of.blocks()) * kBlockBytes;
-    medloop::copy_16_bytes(&stage.packed[row][within], of.packed + output * width + block * kBlockBytes + within);
+    for (int piece = threadIdx.x; piece < kTile * kBlockBytes / kPiece; piece += kThreads) {
+        const int row = piece / (kBlockBytes / kPiece), within = piece % (kBlockBytes / kPiece) * kPiece;
+        const int output = min(first_output + row, of.outputs - 1);
+        const std::size_t width = static_cast<std::size_t>(of.blocks()) * kBlockBytes;
+        medloop::copy_16_bytes(&stage.packed[row][within],
+                               of.packed + output * width + block * kBlockBytes + within);
+    }
     medloop::end_batch();
 }
 
@@ -109,8 +109,7 @@ __device__ inline void multiply(const Stage& stage, int warp_token, int warp_out
     }
 }
 
-// Calls store(token, output, sum, store.before(token, output)) for everything this thread has computed that
-// exists; `before` for all of it first.
+// Calls store(token, output, sum) for everything this thread has computed that exists.
 template <class Store>
 __device__ inline void multiply_tile(const Operands& of, const Store& store) {
     __shared__ Stage stages[2];
@@ -130,32 +129,15 @@ __device__ inline void multiply_tile(const Operands& of, const Store& store) {
         multiply(stages[block % 2], warp_token, warp_output, sums);
         __syncthreads();  // nobody reads this stage any more when it is filled again
     }
-    const auto token_of = [&](int tall, int i) {
-        return first_token + warp_token + tall * kRows + group + i / 2 * 8;
-    };
-    const auto output_of = [&](int wide, int i) {
-        return first_output + warp_output + wide * kColumns + 2 * quad + i % 2;
-    };
-    float befores[kTall][kWide][4];
 #pragma unroll  // or the sums would need addresses, and so memory
     for (int tall = 0; tall < kTall; ++tall)
 #pragma unroll
         for (int wide = 0; wide < kWide; ++wide)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const int token = token_of(tall, i), output = output_of(wide, i);
-                const bool exists = token < of.tokens && output < of.outputs;
-                befores[tall][wide][i] = exists ? store.before(token, output) : 0.0F;
-            }
-#pragma unroll
-    for (int tall = 0; tall < kTall; ++tall)
-#pragma unroll
-        for (int wide = 0; wide < kWide; ++wide)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int token = token_of(tall, i), output = output_of(wide, i);
-                if (token < of.tokens && output < of.outputs)
-                    store(token, output, sums[tall][wide][i], befores[tall][wide][i]);
+                const int token = first_token + warp_token + tall * kRows + group + i / 2 * 8;
+                const int output = first_output + warp_output + wide * kColumns + 2 * quad + i % 2;
+                if (token < of.tokens && output < of.outputs) store(token, output, sums[tall][wide][i]);
             }
 }
 
@@ -179,26 +161,11 @@ struct Epilogue {
     float* y;
     int outputs, finish;
 
-    __device__ float* place(int token, int output) const {
-        return y + static_cast<std::size_t>(token) * outputs + output;
-    }
-    __device__ float before(int token, int output) const {
-        return medloop::before(finish, place(token, output));
-    }
     // sum · step · scale + bias, each rounded once as in reference.py.
-    __device__ void operator()(int token, int output, int sum, float before) const {
-        const float scaled = __fmul_rn(__fmul_rn(static_cast<float>(sum), __ldg(step + token)), __ldg(scale + output));
-        *place(token, output) = medloop::finished(__fadd_rn(scaled, __ldg(bias + output)), finish, before);
-    }
-};
-
-struct ExactSums {
-    int* sums;
-    int outputs;
-
-    __device__ float before(int, int) const { return 0.0F; }
-    __device__ void operator()(int token, int output, int sum, float) const {
-        sums[static_cast<std::size_t>(token) * outputs + output] = sum;
+    __device__ void operator()(int token, int output, int sum) const {
+        const float scaled = __fmul_rn(__fmul_rn(static_cast<float>(sum), step[token]), scale[output]);
+        float* place = y + static_cast<std::size_t>(token) * outputs + output;
+        *place = medloop::finished(__fadd_rn(scaled, bias[output]), finish, medloop::before(finish, place));
     }
 };
 
@@ -212,7 +179,9 @@ struct ExactSums {
 extern "C" __global__ void __launch_bounds__(kThreads)
     ternary_matmul(const std::int8_t* codes, const std::uint8_t* packed, int* sums, int tokens, int inputs,
                    int outputs) {
-    multiply_tile(Operands{codes, packed, tokens, inputs, outputs}, ExactSums{sums, outputs});
+    multiply_tile(Operands{codes, packed, tokens, inputs, outputs}, [&](int token, int output, int sum) {
+        sums[static_cast<std::size_t>(token) * outputs + output] = sum;
+    });
 }
 
 // step: float32 (tokens,).   scale, bias: float32 (outputs,).   y: float32 (tokens, outputs), written.
@@ -232,7 +201,5 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const int output = blockIdx.x * (medloop::kWarps) + threadIdx.x / kWarp;
     if (output >= outputs) return;
     const int sum = multiply_row(Operands{codes, packed, tokens, inputs, outputs}, blockIdx.y, output);
-    const Epilogue epilogue{step, scale, bias, y, outputs, finish};
-    const int token = blockIdx.y;
-    if (threadIdx.x % kWarp == 0) epilogue(token, output, sum, epilogue.before(token, output));
+    if (threadIdx.x % kWarp == 0) Epilogue{step, scale, bias, y, outputs, finish}(blockIdx.y, output, sum);
 }

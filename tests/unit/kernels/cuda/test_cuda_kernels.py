@@ -291,7 +291,7 @@ LINEAR_MUTATIONS = {
     "no barrier before overwriting": ("        __syncthreads();  // nobody reads", "        // nobody reads"),
     "no wait for a copy": ("            medloop::wait_for_all_but<1>();", ""),
     "a stage too short": ("std::uint8_t packed[kTile]", "std::uint8_t packed[kTile - 2]"),
-    "outputs past the end stored": ("if (token < of.tokens && output < of.outputs)\n", ""),
+    "outputs past the end stored": ("if (token < of.tokens && output < of.outputs) store", "store"),
     "a plane off": ("packed >> (2 * plane) & ", "packed >> (6 - 2 * plane) & "),
 }
 ATTENTION_MUTATIONS = {
