@@ -303,16 +303,13 @@ ATTENTION_MUTATIONS = {
         "column = __fmul_rn(column, shrink)",
         "static_cast<void>(column), static_cast<void>(shrink)",
     ),
-    "the total is not scaled down": ("        total = __fmul_rn(total, shrink);\n", ""),
+    "the total is not scaled down": ("        total = __fmul_rn(total, own_shrink);\n", ""),
     "a neighbour's sum left out": (" of_neighbour(sums[3], 2)", " 0.0F"),
     "shares of the wrong query": (
         "shares[i] = of_neighbour(share, i)",
         "shares[i] = of_neighbour(share, 3 - i)",
     ),
-    "a block too short": (
-        "Row<width> keys[kKeys], values[kKeys];",
-        "Row<width> keys[kKeys], values[kKeys - 2];",
-    ),
+    "tokens past the end brought": ("token < tokens ? column_of", "true ? column_of"),
 }
 
 
