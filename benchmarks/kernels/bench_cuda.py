@@ -1,37 +1,44 @@
-"""Speed of the CUDA kernels against cuBLASLt's int8 and torch's float16, measured in the same run on one GPU.
+"""Speed of the CUDA kernels against cuBLASLt's int8 and torch's 16-bit floats, in the same run on one GPU.
 
     python benchmarks/kernels/bench_cuda.py            a table
     python benchmarks/kernels/bench_cuda.py --json     one JSON line a figure
 
 Needs a GPU, a torch that has CUDA, and `make cuda`; where one is missing it says which and gives no figure.
-It has been written without a GPU and never run on one.
 
 Products: ours reads two bits a weight, `torch._int_mm` (cuBLASLt) int8 weights, and both give int32; torch's
 float16 product is what a network without quantisation takes. Each is a CUDA graph of as many launches:
-what is compared is the GPU's time, not Python's. Networks: from images in the host's memory to logits there;
-the peer is the full-precision network of the same shape in float16, as a graph too.
+what is compared is the GPU's time, not Python's. Operands stay in the GPU's cache between launches.
+
+Networks: from images in the host's memory to logits there. The peers are the full-precision network of the
+same shape in float16 and bfloat16, each as a graph too.
+
+The limit is what the GPU allows: the multiply-accumulates, at the rates that large int8 and float32 products
+of torch's reach in the same run, or the bytes read and written once, at the rate of a copy in its memory,
+whichever takes longer.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 
-from figures import Figure, compare, run
+from figures import Figure, compare, medians, run
 
 import numpy as np  # isort: skip
 import torch
 from medloop_kernels import BackendUnavailable, pack, select
 from medloop_kernels.cuda.driver import open_driver
 from medloop_kernels.cuda.kernels import Kernels, tiles
-from medloop_model.architecture import paper, ward
+from medloop_model.architecture import Architecture, paper, ward
 from medloop_model.engine import Engine
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_package
+from work import multiply_accumulates
 
 LAUNCHES = 50  # of one graph
-CUBLASLT, FLOAT16 = "cuBLASLt int8", "torch float16"
+CUBLASLT, FLOAT16, BFLOAT16 = "cuBLASLt int8", "torch float16", "torch bfloat16"
 CLASSES = ("normal", "opacity")
 # Each is tokens × inputs × outputs: linears of the published network, one image and eight, and of the ward's.
 SHAPES = [
@@ -39,7 +46,38 @@ SHAPES = [
     *[(49, 96, 192), (784, 96, 192)],
 ]
 NETWORKS = {"paper": paper(1, CLASSES), "ward": ward(28, 1, CLASSES)}
-BATCHES = (1, 16)
+BATCHES = (1, 8, 64)
+LARGE = 8192  # rows and columns of a product that fills the GPU
+COPIED = 1 << 30  # bytes, far more than the cache holds
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What this GPU reaches: multiply-accumulates a second, bytes a second read and written."""
+
+    int8: float
+    float32: float
+    bytes: float
+
+    def seconds(self, int8: float, float32: float, moved: float) -> float:
+        """The least that such work takes."""
+        return max(int8 / self.int8 + float32 / self.float32, moved / self.bytes)
+
+
+@cache
+def peaks() -> Peaks:
+    """Measured, by torch."""
+    codes = torch.randint(-127, 128, (LARGE, LARGE), dtype=torch.int8, device="cuda")
+    floats = torch.randn(LARGE, LARGE, device="cuda")
+    source = torch.randint(-127, 128, (COPIED,), dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    calls = {
+        "int8": partial(torch._int_mm, codes, codes.t()),
+        "float32": partial(torch.matmul, floats, floats),
+        "copy": partial(target.copy_, source),
+    }
+    seconds = medians({name: partial(waited, call) for name, call in calls.items()}, rounds=10)
+    return Peaks(LARGE**3 / seconds["int8"], LARGE**3 / seconds["float32"], 2 * COPIED / seconds["copy"])
 
 
 def missing() -> str | None:
@@ -51,9 +89,9 @@ def missing() -> str | None:
     return None if torch.cuda.is_available() else "this torch has no CUDA: install a build that has."
 
 
-def replayed(replay: Callable[[], object]) -> None:
-    """Replay a graph and wait: torch's context is ours too, so it waits for our stream as well."""
-    replay()
+def waited(call: Callable[[], object]) -> None:
+    """Call and wait: torch's context is ours too, so it waits for our stream as well."""
+    call()
     torch.cuda.synchronize()
 
 
@@ -68,7 +106,7 @@ def torch_graph(call: Callable[[], object], launches: int) -> Callable[[], objec
     with torch.cuda.graph(graph):
         for _ in range(launches):
             call()
-    return partial(replayed, graph.replay)
+    return partial(waited, graph.replay)
 
 
 def bench_products(seed: int, rounds: int) -> Iterator[Figure]:
@@ -79,19 +117,19 @@ def bench_products(seed: int, rounds: int) -> Iterator[Figure]:
     for tokens, inputs, outputs in SHAPES:
         codes = generator.integers(-127, 128, (tokens, inputs), dtype=np.int8)
         weights = generator.integers(-1, 2, (outputs, inputs), dtype=np.int8)
-        buffers = [
-            *(driver.upload(codes), driver.upload(pack(weights))),
-            driver.allocate(4 * tokens * outputs),
-        ]
+        packed = pack(weights)
+        sums_bytes = 4 * tokens * outputs
+        buffers = [driver.upload(codes), driver.upload(packed), driver.allocate(sums_bytes)]
         launch = partial(
             kernels.launch, "ternary_matmul", tiles(tokens, outputs), *buffers, tokens, inputs, outputs
         )
         graph = driver.capture(lambda launch=launch: [launch() for _ in range(LAUNCHES)])
         x, w = torch.from_numpy(codes).cuda(), torch.from_numpy(weights).cuda().t()
+        moved = codes.nbytes + packed.nbytes + sums_bytes
         yield from compare(
             f"product {tokens}x{inputs}x{outputs} {driver.architecture}",
             "us",
-            partial(replayed, graph),
+            partial(waited, graph),
             {
                 CUBLASLT: torch_graph(partial(torch._int_mm, x, w), LAUNCHES),
                 FLOAT16: torch_graph(partial(torch.matmul, x.half(), w.half()), LAUNCHES),
@@ -100,6 +138,7 @@ def bench_products(seed: int, rounds: int) -> Iterator[Figure]:
             rounds=rounds,
             scale=1e6 / LAUNCHES,
             goals={CUBLASLT: 1.0},
+            limit=LAUNCHES * peaks().seconds(tokens * inputs * outputs, 0, moved),
         )
 
 
@@ -108,7 +147,6 @@ def bench_networks(seed: int, rounds: int) -> Iterator[Figure]:
     kernels = select("cuda")
     for name, architecture in NETWORKS.items():
         engine = Engine(export_package(BiTMedViT(architecture, seed), {}), kernels)
-        network = BiTMedViT(architecture.full_precision(), seed).eval().half().cuda()
         size = architecture.image_size
         for batch in BATCHES:
             images = np.random.default_rng(seed).integers(0, 256, (batch, size, size, 1), dtype=np.uint8)
@@ -117,17 +155,32 @@ def bench_networks(seed: int, rounds: int) -> Iterator[Figure]:
                     f"{name} batch {batch} {kernels.variant}",
                     "ms/image",
                     partial(engine, images),
-                    {FLOAT16: float16_peer(network, images)},
+                    {
+                        FLOAT16: float_peer(architecture, torch.float16, images, seed),
+                        BFLOAT16: float_peer(architecture, torch.bfloat16, images, seed),
+                    },
                     seed=seed,
                     rounds=rounds,
                     scale=1e3 / batch,
                     goals={},
+                    limit=network_limit(architecture, engine, batch),
                 )
 
 
-def float16_peer(network: BiTMedViT, images: np.ndarray) -> Callable[[], object]:
-    """Pixels up, the network's graph, logits down."""
-    pixels = torch.from_numpy((images / 255).astype(np.float16))
+def network_limit(architecture: Architecture, engine: Engine, batch: int) -> float:
+    """Seconds of a batch: its arithmetic, or its images and the weights read once."""
+    assert engine.compiled is not None
+    int8, float32 = multiply_accumulates(architecture)
+    pixels = architecture.image_size**2 * architecture.channels
+    return peaks().seconds(batch * int8, batch * float32, batch * pixels + engine.compiled.weight_bytes)
+
+
+def float_peer(
+    architecture: Architecture, dtype: torch.dtype, images: np.ndarray, seed: int
+) -> Callable[[], object]:
+    """Pixels up, the graph of the full-precision network, logits down."""
+    network = BiTMedViT(architecture.full_precision(), seed).eval().to("cuda", dtype)
+    pixels = torch.from_numpy((images / 255).astype(np.float32)).to(dtype)
     given = pixels.cuda()
     logits: list[torch.Tensor] = []
     replay = torch_graph(lambda: logits.append(network(given)), 1)

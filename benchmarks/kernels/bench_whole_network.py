@@ -49,6 +49,7 @@ from medloop_model.engine import Engine
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_package, network_from
 from numpy.typing import NDArray
+from work import multiply_accumulates
 
 CLASSES = ("normal", "opacity")
 CONTROL = Architecture(28, 1, 4, width=192, depth=12, heads=3, mlp_ratio=4, classes=CLASSES)
@@ -98,17 +99,6 @@ def int8_twin(weights: NetworkWeights) -> NetworkWeights:
         for block in weights.blocks
     )
     return replace(weights, blocks=blocks)
-
-
-def work(architecture: Architecture) -> tuple[float, float]:
-    """Multiply-accumulates of one image: of quantised layers, and of layers and attention in float."""
-    a, tokens = architecture, architecture.tokens
-    attention_layers = tokens * a.width * (2 * a.width + 2 * a.head_width)
-    perceptron = tokens * 2 * a.width * a.mlp_ratio * a.width
-    scores = 2 * tokens * tokens * a.width
-    patches = tokens * a.width * a.patch_size**2 * a.channels
-    quantized = a.depth * (perceptron + a.ternary_attention * attention_layers)
-    return quantized, a.depth * (scores + (not a.ternary_attention) * attention_layers) + patches
 
 
 def bench_products(seed: int, rounds: int) -> Iterator[Figure]:
@@ -166,7 +156,7 @@ def bench_networks(seed: int, rounds: int) -> Iterator[Figure]:
         peers |= onnx_peers(engine, pixels)
         limit = None
         if integer_peak > 0:
-            quantized, floats = work(architecture)
+            quantized, floats = multiply_accumulates(architecture)
             limit = (quantized / integer_peak + floats / floating_peak) / 1e9
         with torch.inference_mode():
             yield from compare(

@@ -1,6 +1,6 @@
 """The CUDA back end: kernels for tensor cores, compiled ahead for sm_80, sm_87 and sm_90, PTX for later GPUs.
 
-Compiled and emulated on the CPU (`tests/support/emulated_gpu`), never run on a GPU.
+Tests emulate it on the CPU (`tests/support/emulated_gpu`) and use a GPU where there is one. Run on sm_90.
 """
 
 from __future__ import annotations

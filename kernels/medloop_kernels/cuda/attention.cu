@@ -1,4 +1,8 @@
-// Softmax attention without the matrix of scores: a thread is a query, keys and values pass by in shared memory.
+// Softmax attention without the matrix of scores: keys and values pass by in shared memory.
+//
+// Four lanes beside each other, a quartet, have four queries: each lane a quarter of all four's columns, so that
+// what it reads of a key serves four products. Shared memory would bound the speed otherwise. The softmax of a
+// query is one lane's.
 //
 // The softmax runs along (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135): what has been
 // mixed so far is scaled down whenever a larger score turns up. Query heads that share a key head are rows of
@@ -8,7 +12,8 @@
 
 namespace {
 
-constexpr int kQueries = medloop::kThreads;  // of a thread block: one a thread
+constexpr int kQueries = medloop::kThreads;  // of a thread block: as many as threads
+constexpr int kQuartet = 4;                  // lanes that share queries, and queries that they share
 constexpr int kKeys = 32;  // in shared memory at a time
 constexpr int kGroup = 8;  // keys between two looks at the largest score
 
@@ -40,9 +45,9 @@ struct Heads {
 };
 
 // One column of a row: 0 past its end. What is not finite is told here, since the softmax would hide it.
-__device__ inline float column_of(const float* row, int column, int head_width, int* finite) {
+__device__ inline float column_of(const float* row, int column, int head_width, bool& finite) {
     if (column >= head_width) return 0.0F;
-    if (!medloop::is_finite(row[column])) *finite = 0;
+    finite = finite && medloop::is_finite(row[column]);
     return row[column];
 }
 
@@ -51,58 +56,95 @@ struct Block {
     Row<width> keys[kKeys], values[kKeys];
 };
 
-// Brings 32 tokens' keys and values; those past the end are 0.
-template <int width>
-__device__ inline void fetch(Block<width>& block, const Heads& of, int key_head, int first, int* finite) {
-    for (int i = threadIdx.x; i < kKeys * width; i += kQueries) {
-        const int token = first + i / width, column = i % width;
-        const bool exists = token < of.tokens;
-        block.keys[i / width].columns[column] =
-            exists ? column_of(of.key(key_head, token), column, of.head_width, finite) : 0.0F;
-        block.values[i / width].columns[column] =
-            exists ? column_of(of.value(key_head, token), column, of.head_width, finite) : 0.0F;
+// Brings 32 tokens' keys or values; those past the end are 0. `token_row` says where one is. Several loads are under way
+// before the first is used.
+template <int width, class TokenRow>
+__device__ inline void fetch(Row<width> (&rows)[kKeys], const TokenRow& token_row, int tokens, int head_width,
+                             bool& finite) {
+    constexpr int kOwn = kKeys * width / kQueries, kAtOnce = 8;
+#pragma unroll 1
+    for (int first = 0; first < kOwn; first += kAtOnce) {
+        float values[kAtOnce];
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+            const int place = threadIdx.x + (first + i) * kQueries, token = place / width;
+            values[i] = token < tokens ? column_of(token_row(token), place % width, head_width, finite) : 0.0F;
+        }
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+            const int place = threadIdx.x + (first + i) * kQueries;
+            rows[place / width].columns[place % width] = values[i];
+        }
     }
 }
 
-// A query and what it has seen of the keys.
+__device__ inline float of_neighbour(float value, int distance) {
+    return distance == 0 ? value : __shfl_xor_sync(medloop::kAllLanes, value, distance);
+}
+
+// A lane's quarter of a quartet's queries and of what they have seen of the keys. Query i is that of the
+// neighbour at distance i, so the lane's own is 0, and its softmax is here.
 template <int width>
-struct Query {
-    float columns[width];
-    float mixed[width] = {};
+struct Queries {
+    static constexpr int kQuads = width / 4 / kQuartet;
+
+    float columns[kQuartet][4 * kQuads];
+    float mixed[kQuartet][4 * kQuads] = {};
     float largest = -INFINITY;
     float total = 0.0F;
 
+    // The first of the four columns that a quad of this lane's stands for: neighbours' lie beside each other.
+    __device__ static int first_column(int quad) { return 4 * (quad * kQuartet + threadIdx.x % kQuartet); }
+
+    // Own query · key.
     __device__ float score(const Row<width>& key) const {
-        float parts[4] = {};  // four sums beside each other, so that none waits for the one before
+        float sums[kQuartet] = {};
 #pragma unroll
-        for (int quad = 0; quad < width / 4; ++quad) {
-            const float4 four = key.four(quad);
-            parts[0] = fmaf(columns[4 * quad], four.x, parts[0]);
-            parts[1] = fmaf(columns[4 * quad + 1], four.y, parts[1]);
-            parts[2] = fmaf(columns[4 * quad + 2], four.z, parts[2]);
-            parts[3] = fmaf(columns[4 * quad + 3], four.w, parts[3]);
+        for (int quad = 0; quad < kQuads; ++quad) {
+            const float4 four = key.four(first_column(quad) / 4);
+#pragma unroll
+            for (int i = 0; i < kQuartet; ++i) {
+                sums[i] = fmaf(columns[i][4 * quad], four.x, sums[i]);
+                sums[i] = fmaf(columns[i][4 * quad + 1], four.y, sums[i]);
+                sums[i] = fmaf(columns[i][4 * quad + 2], four.z, sums[i]);
+                sums[i] = fmaf(columns[i][4 * quad + 3], four.w, sums[i]);
+            }
         }
-        return __fadd_rn(__fadd_rn(parts[0], parts[1]), __fadd_rn(parts[2], parts[3]));
+        // Everyone gives away what is of queries further off: of two at distance 2, then of one at distance 1.
+        const float own = __fadd_rn(sums[0], of_neighbour(sums[2], 2));
+        const float other = __fadd_rn(sums[1], of_neighbour(sums[3], 2));
+        return __fadd_rn(own, of_neighbour(other, 1));
     }
 
+    // Adds a value in its share for each query; the own query's is given.
     __device__ void mix(const Row<width>& value, float share) {
+        float shares[kQuartet];
 #pragma unroll
-        for (int quad = 0; quad < width / 4; ++quad) {
-            const float4 four = value.four(quad);
-            mixed[4 * quad] = fmaf(share, four.x, mixed[4 * quad]);
-            mixed[4 * quad + 1] = fmaf(share, four.y, mixed[4 * quad + 1]);
-            mixed[4 * quad + 2] = fmaf(share, four.z, mixed[4 * quad + 2]);
-            mixed[4 * quad + 3] = fmaf(share, four.w, mixed[4 * quad + 3]);
+        for (int i = 0; i < kQuartet; ++i) shares[i] = of_neighbour(share, i);
+#pragma unroll
+        for (int quad = 0; quad < kQuads; ++quad) {
+            const float4 four = value.four(first_column(quad) / 4);
+#pragma unroll
+            for (int i = 0; i < kQuartet; ++i) {
+                mixed[i][4 * quad] = fmaf(shares[i], four.x, mixed[i][4 * quad]);
+                mixed[i][4 * quad + 1] = fmaf(shares[i], four.y, mixed[i][4 * quad + 1]);
+                mixed[i][4 * quad + 2] = fmaf(shares[i], four.z, mixed[i][4 * quad + 2]);
+                mixed[i][4 * quad + 3] = fmaf(shares[i], four.w, mixed[i][4 * quad + 3]);
+            }
         }
     }
 
-    // Takes a larger score as the softmax's shift.
+    // Takes the largest score so far as the softmax's shift.
     __device__ void shift(float score) {
-        const float shrink = expf(largest - score);  // 0 at first: nothing has been mixed
+        const float own_shrink = expf(largest - score);  // 0 at first: nothing has been mixed
         largest = score;
-        total = __fmul_rn(total, shrink);
+        total = __fmul_rn(total, own_shrink);
 #pragma unroll
-        for (int column = 0; column < width; ++column) mixed[column] = __fmul_rn(mixed[column], shrink);
+        for (int i = 0; i < kQuartet; ++i) {
+            const float shrink = of_neighbour(own_shrink, i);
+#pragma unroll
+            for (float& column : mixed[i]) column = __fmul_rn(column, shrink);
+        }
     }
 
     // Sees a group of keys, of which `count` exist.
@@ -114,7 +156,7 @@ struct Query {
             scores[i] = i < count ? score(keys[i]) : -INFINITY;
             highest = fmaxf(highest, scores[i]);
         }
-        if (highest > largest) shift(highest);
+        shift(highest);
 #pragma unroll
         for (int i = 0; i < kGroup; ++i) {
             const float share = expf(scores[i] - largest);
@@ -132,28 +174,45 @@ __device__ inline void attend(const float* qkv, float* mixed, int* finite, int t
     const std::size_t first_token = static_cast<std::size_t>(image) * tokens;
     Heads of{qkv, tokens, heads, key_heads, head_width};
     of.qkv += first_token * of.stride();
-    const int row = blockIdx.x * kQueries + threadIdx.x;
-    const bool exists = row < of.rows();
-    const float* own = of.query(key_head, exists ? row : 0);
+    const int own_row = blockIdx.x * kQueries + threadIdx.x;
     const float scale = __fdiv_rn(1.0F, sqrtf(static_cast<float>(head_width)));
-    Query<width> query;
+    bool all_finite = true;
+    Queries<width> queries;
 #pragma unroll
-    for (int column = 0; column < width; ++column)
-        query.columns[column] = __fmul_rn(column_of(own, column, head_width, finite), scale);
+    for (int i = 0; i < kQuartet; ++i) {
+        const int row = own_row ^ i;
+        const float* query = of.query(key_head, row < of.rows() ? row : 0);
+#pragma unroll
+        for (int j = 0; j < 4 * queries.kQuads; ++j) {
+            const int column = queries.first_column(j / 4) + j % 4;
+            queries.columns[i][j] = __fmul_rn(column_of(query, column, head_width, all_finite), scale);
+        }
+    }
     for (int first = 0; first < tokens; first += kKeys) {
         __syncthreads();  // nobody reads the block before
-        fetch(block, of, key_head, first, finite);
+        const int rest = tokens - first;
+        fetch(block.keys, [&](int token) { return of.key(key_head, first + token); }, rest, head_width, all_finite);
+        fetch(block.values, [&](int token) { return of.value(key_head, first + token); }, rest, head_width,
+              all_finite);
         __syncthreads();  // everybody's part of this one is there
-        const int count = min(kKeys, tokens - first);
+        const int count = min(kKeys, rest);
         for (int key = 0; key < count; key += kGroup)
-            query.see(block.keys + key, block.values + key, count - key);
+            queries.see(block.keys + key, block.values + key, count - key);
     }
-    if (!exists) return;
-    const std::size_t place = first_token + row / of.sharing();
-    float* target = mixed + (place * heads + of.query_head(key_head, row)) * head_width;
+    if (!all_finite) *finite = 0;
 #pragma unroll
-    for (int column = 0; column < width; ++column)
-        if (column < head_width) target[column] = __fdiv_rn(query.mixed[column], query.total);
+    for (int i = 0; i < kQuartet; ++i) {
+        const float total = of_neighbour(queries.total, i);
+        const int row = own_row ^ i;
+        if (row >= of.rows()) continue;
+        const std::size_t place = first_token + row / of.sharing();
+        float* target = mixed + (place * heads + of.query_head(key_head, row)) * head_width;
+#pragma unroll
+        for (int j = 0; j < 4 * queries.kQuads; ++j) {
+            const int column = queries.first_column(j / 4) + j % 4;
+            if (column < head_width) target[column] = __fdiv_rn(queries.mixed[i][j], total);
+        }
+    }
 }
 
 }  // namespace

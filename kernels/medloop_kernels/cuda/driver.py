@@ -6,6 +6,7 @@ kernels) is one error, `BackendUnavailable`, that names it; nothing falls back t
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
@@ -99,7 +100,8 @@ def open_driver() -> Driver:
 
 def _no_gpu(error: object) -> BackendUnavailable:
     return BackendUnavailable(
-        f"no GPU can be used ({error}): install NVIDIA's driver, or choose `cpu`, which needs no accelerator."
+        f"no GPU can be used ({error}): install NVIDIA's driver, of CUDA 13 or newer, or choose `cpu`, which "
+        "needs no accelerator."
     )
 
 
@@ -232,6 +234,7 @@ class _PyCuda:
             self._context = self._device.retain_primary_context()
             self._attached = threading.local()
             self.attach()
+            atexit.register(self._detach)
             self._stream = self._driver.Stream()
         except self._driver.Error as error:
             raise _no_gpu(error) from error
@@ -244,8 +247,10 @@ class _PyCuda:
 
     def attach(self) -> None:
         if not hasattr(self._attached, "pushed"):
-            self._context.push()
-            self._attached.pushed = True
+            self._attached.pushed = _Pushed(self._context)
+
+    def _detach(self) -> None:
+        self._attached.__dict__.clear()
 
     def load(self, source: str) -> Any:
         return self._driver.module_from_buffer(load_image(source, self.architecture))
@@ -280,6 +285,20 @@ class _PyCuda:
     def _destroy(self, graph: ctypes.c_void_p) -> None:
         self.attach()  # a last reference may go in any thread
         self._graphs.destroy(graph)
+
+
+class _Pushed:
+    """A context on the stack that pycuda has for each thread.
+
+    Popped when the thread's locals go: pycuda ends the process if a thread ends with something on its stack.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        context.push()
+
+    def __del__(self) -> None:
+        self._context.pop()
 
 
 class _Graphs:

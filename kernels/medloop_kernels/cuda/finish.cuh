@@ -7,11 +7,12 @@ namespace medloop {
 
 enum Finish { kStore, kGelu, kResidual };  // `kernels.Finish` in Python
 
-__device__ inline void finish_output(float x, int finish, float* y) {
-    if (finish == kGelu)
-        *y = 0.5F * x * (1.0F + erff(x * 0.70710678118654752F));  // x · Φ(x)
-    else
-        *y = finish == kResidual ? __fadd_rn(*y, x) : x;
+// What an output is added to.
+__device__ inline float before(int finish, const float* y) { return finish == kResidual ? *y : 0.0F; }
+
+__device__ inline float finished(float x, int finish, float before) {
+    if (finish == kGelu) return 0.5F * x * (1.0F + erff(x * 0.70710678118654752F));  // x · Φ(x)
+    return finish == kResidual ? __fadd_rn(before, x) : x;
 }
 
 }  // namespace medloop

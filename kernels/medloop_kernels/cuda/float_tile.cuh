@@ -21,13 +21,21 @@ struct alignas(16) Slice {
     }
 };
 
-// Fills a slice with value(row, column) of 64 rows; 0 where `row` or `column` is past its end.
+// Fills a slice with value(row, column) of 64 rows; 0 where `row` or `column` is past its end. All loads are under
+// way before the first is used, if `value` writes nothing to memory.
 template <class Value>
 __device__ inline void fill(Slice& slice, int rows, int first_column, int columns, const Value& value) {
-    for (int i = threadIdx.x; i < kFloatTile * kSlice; i += kThreads) {
-        const int row = i / kSlice, column = i % kSlice;
-        const bool exists = row < rows && first_column + column < columns;
-        slice.values[column][row] = exists ? value(row, first_column + column) : 0.0F;
+    constexpr int kOwn = kFloatTile * kSlice / kThreads;
+    float values[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+        const int place = threadIdx.x + i * kThreads, row = place / kSlice, column = first_column + place % kSlice;
+        values[i] = row < rows && column < columns ? value(row, column) : 0.0F;
+    }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+        const int place = threadIdx.x + i * kThreads;
+        slice.values[place % kSlice][place / kSlice] = values[i];
     }
 }
 
@@ -46,11 +54,13 @@ __device__ inline void multiply(const Slice& inputs, const Slice& weights, int f
     }
 }
 
-// Calls store(token, output, Σ_k input(token, k) · weights[output][k]) for all of the block's tile that exists.
+// Calls store(token, output, Σ_k input(token, k) · weights[output][k], before(token, output)) for all of the block's
+// tile that exists; `before` for all of a thread's outputs first, since a read waits for writes before it that might
+// be of the same place.
 // Launch: 128 threads; (⌈outputs / 64⌉, ⌈tokens / 64⌉) blocks.
-template <class Input, class Store>
+template <class Input, class Before, class Store>
 __device__ inline void multiply_floats(const Input& input, const float* weights, int tokens, int inputs,
-                                       int outputs, const Store& store) {
+                                       int outputs, const Before& before, const Store& store) {
     __shared__ Slice input_slice, weight_slice;
     const int first_token = blockIdx.y * kFloatTile, first_output = blockIdx.x * kFloatTile;
     const int own_token = threadIdx.x / 16 * kOwnTokens, own_output = threadIdx.x % 16 * kOwnOutputs;
@@ -65,12 +75,20 @@ __device__ inline void multiply_floats(const Input& input, const float* weights,
         multiply(input_slice, weight_slice, own_token, own_output, sums);
         __syncthreads();  // nobody reads them any more when they are filled again
     }
+    float befores[kOwnTokens][kOwnOutputs];
 #pragma unroll
     for (int i = 0; i < kOwnTokens; ++i)
 #pragma unroll
         for (int j = 0; j < kOwnOutputs; ++j) {
             const int token = first_token + own_token + i, output = first_output + own_output + j;
-            if (token < tokens && output < outputs) store(token, output, sums[i][j]);
+            befores[i][j] = token < tokens && output < outputs ? before(token, output) : 0.0F;
+        }
+#pragma unroll
+    for (int i = 0; i < kOwnTokens; ++i)
+#pragma unroll
+        for (int j = 0; j < kOwnOutputs; ++j) {
+            const int token = first_token + own_token + i, output = first_output + own_output + j;
+            if (token < tokens && output < outputs) store(token, output, sums[i][j], befores[i][j]);
         }
 }
 

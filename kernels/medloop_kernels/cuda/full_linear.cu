@@ -20,16 +20,21 @@ extern "C" __global__ void __launch_bounds__(medloop::kThreads)
         inverse[row] = medloop::inverse_root_mean_square(values, inputs);
     }
     __syncthreads();
+    bool all_finite = true;
     medloop::multiply_floats(
         [&](int token, int column) {
             const float value = x[static_cast<std::size_t>(token) * inputs + column];
             const float normed = medloop::normed(value, inverse[token - first], norm[column]);
-            if (!medloop::is_finite(normed)) *finite = 0;
+            all_finite = all_finite && medloop::is_finite(normed);
             return normed;
         },
         weights, tokens, inputs, outputs,
-        [&](int token, int output, float sum) {
-            medloop::finish_output(__fadd_rn(sum, bias[output]), finish,
-                                   y + static_cast<std::size_t>(token) * outputs + output);
+        [&](int token, int output) {
+            return medloop::before(finish, y + static_cast<std::size_t>(token) * outputs + output);
+        },
+        [&](int token, int output, float sum, float before) {
+            y[static_cast<std::size_t>(token) * outputs + output] =
+                medloop::finished(__fadd_rn(sum, __ldg(bias + output)), finish, before);
         });
+    if (!all_finite) *finite = 0;
 }

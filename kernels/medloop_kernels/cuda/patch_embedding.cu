@@ -44,9 +44,11 @@ extern "C" __global__ void __launch_bounds__(medloop::kThreads)
     const Patches patches{images, intensity, image_size, channels, patch_size};
     medloop::multiply_floats(
         patches, weights, tokens, patch_size * patch_size * channels, width,
-        [&](int token, int output, float sum) {
-            const std::size_t place = static_cast<std::size_t>(token % patches.tokens()) * width + output;
+        [&](int token, int output) {
+            return position[static_cast<std::size_t>(token % patches.tokens()) * width + output];
+        },
+        [&](int token, int output, float sum, float place) {
             x[static_cast<std::size_t>(token) * width + output] =
-                __fadd_rn(__fadd_rn(sum, bias[output]), position[place]);
+                __fadd_rn(__fadd_rn(sum, __ldg(bias + output)), place);
         });
 }

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 from emulated_gpu import EmulatedGpu, build
+from medloop_kernels import available
+from medloop_kernels.cuda.driver import Driver, open_driver
+
+# The emulated GPU, and this machine's where it has one.
+GPUS = ["emulated", *(backend.variant for backend in available() if backend.name == "cuda")]
 
 
 @pytest.fixture(scope="session")
@@ -13,8 +18,11 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("cuda"))
 
 
-@pytest.fixture(scope="module")
-def gpu(emulation: Path) -> Iterator[EmulatedGpu]:
-    gpu = EmulatedGpu(emulation)
+@pytest.fixture(scope="module", params=GPUS)
+def gpu(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    if request.param != "emulated":
+        yield open_driver()
+        return
+    gpu = EmulatedGpu(request.getfixturevalue("emulation"))
     yield gpu
     gpu.close()

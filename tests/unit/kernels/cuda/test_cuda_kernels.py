@@ -1,8 +1,8 @@
-"""The .cu files, run on the emulated GPU under sanitizers, against the reference.
+"""The .cu files against the reference: on the emulated GPU under sanitizers, and on a real one where one is.
 
 Bit for bit, but for what a GPU's library computes (erf, exp) and for float sums that run in another order
-than numpy's: the tolerances below. What this cannot show: that a GPU's registers lie as PTX's manual says,
-and how fast it is.
+than numpy's: the tolerances below. What the emulation cannot show: that a GPU's registers lie as PTX's manual
+says.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from emulated_gpu import SOURCES, EmulatedGpu, EmulationFault, build
 from medloop_kernels import pack, reference
-from medloop_kernels.cuda.driver import THREADS
-from medloop_kernels.cuda.kernels import WARPS, Finish, attention_kernel, tiles
+from medloop_kernels.cuda.driver import THREADS, Driver
+from medloop_kernels.cuda.kernels import SOURCE_OF, WARPS, Finish, attention_kernel, tiles
 from medloop_kernels.cuda.kernels import blocks_of as over
 
 # Each is tokens × inputs × outputs: no multiple of a tile, pieces of 16 bytes, one of each, whole tiles.
@@ -28,12 +28,12 @@ STORE, GELU, RESIDUAL = Finish
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def run(gpu: EmulatedGpu, kernel: str, grid: tuple[int, int], *arguments: np.ndarray | int) -> None:
+def run(gpu: Driver, kernel: str, grid: tuple[int, int], *arguments: np.ndarray | int) -> None:
     """Launch once; arrays are filled with what the kernel made of them."""
     arrays = [each for each in arguments if isinstance(each, np.ndarray)]
     buffers = iter([gpu.upload(array) for array in arrays])
     passed = [next(buffers) if isinstance(each, np.ndarray) else each for each in arguments]
-    gpu.launch(kernel, grid, passed)
+    gpu.launch(gpu.function(gpu.load(SOURCE_OF[kernel]), kernel), grid, passed)
     for array, buffer in zip(arrays, [each for each in passed if not isinstance(each, int)], strict=True):
         gpu.download(buffer, array)
 
@@ -166,7 +166,7 @@ def attention(qkv: np.ndarray, heads: int, key_heads: int, head_width: int) -> n
 
 
 def attend(
-    gpu: EmulatedGpu, qkv: np.ndarray, heads: int, key_heads: int, head_width: int
+    gpu: Driver, qkv: np.ndarray, heads: int, key_heads: int, head_width: int
 ) -> tuple[np.ndarray, int]:
     images, tokens, _ = qkv.shape
     mixed, flag = unwritten(images, tokens, heads * head_width), finite()
@@ -298,16 +298,18 @@ ATTENTION_MUTATIONS = {
     "no barrier before reading": ("        __syncthreads();  // everybody's part", "        // everybody's"),
     "no barrier before overwriting": ("        __syncthreads();  // nobody reads", "        // nobody reads"),
     "keys past the end seen": ("i < count ? score(keys[i]) : -INFINITY", "score(keys[i])"),
-    "queries past the end stored": ("    if (!exists) return;\n", ""),
+    "queries past the end stored": ("        if (row >= of.rows()) continue;\n", ""),
     "what was mixed is not scaled down": (
-        "mixed[column] = __fmul_rn(mixed[column], shrink)",
-        "static_cast<void>(shrink)",
+        "column = __fmul_rn(column, shrink)",
+        "static_cast<void>(column), static_cast<void>(shrink)",
     ),
-    "the total is not scaled down": ("        total = __fmul_rn(total, shrink);\n", ""),
-    "a block too short": (
-        "Row<width> keys[kKeys], values[kKeys];",
-        "Row<width> keys[kKeys], values[kKeys - 2];",
+    "the total is not scaled down": ("        total = __fmul_rn(total, own_shrink);\n", ""),
+    "a neighbour's sum left out": (" of_neighbour(sums[3], 2)", " 0.0F"),
+    "shares of the wrong query": (
+        "shares[i] = of_neighbour(share, i)",
+        "shares[i] = of_neighbour(share, 3 - i)",
     ),
+    "tokens past the end brought": ("token < tokens ? column_of", "true ? column_of"),
 }
 
 

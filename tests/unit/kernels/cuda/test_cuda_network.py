@@ -1,4 +1,4 @@
-"""Whole networks on the emulated GPU: the host's side as it is, every kernel under sanitizers."""
+"""Whole networks on the emulated GPU, every kernel under sanitizers, and on a real one if there is one."""
 
 from __future__ import annotations
 
