@@ -14,7 +14,7 @@ SOURCES := schemas kernels model services tests benchmarks
 export UV_SYSTEM_CERTS := 1
 export UV_NATIVE_TLS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# One thread a process: six services share the machine, and results must not depend on its size.
+# One thread a process: seven services share the machine, and results must not depend on its size.
 export OMP_NUM_THREADS ?= 1
 
 DATA := $(abspath $(wildcard ../shared/data))
@@ -86,7 +86,7 @@ pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLO
 DRIFT_PEERS := benchmarks/drift/.peers
 
 .PHONY: bench-peers
-bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; alibi-detect and frouros apart
+bench-peers: setup ## Install what is only compared with: ONNX Runtime, Flower; alibi-detect and frouros apart
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
 	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
 	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt

@@ -119,7 +119,7 @@ def demo(
     picture: Picture = None,
     json: Json = None,
 ) -> None:
-    """Run the whole loop: a real Kafka broker, six services as processes, a stream that drifts half way.
+    """Run the whole loop: a real Kafka broker, seven services as processes, a stream that drifts half way.
 
     Shows live how medloop notices, finds out why, fine-tunes the ternary model, gates, canaries and releases
     it. The stream ends soon after the release, or --after images after the drift; then comes a report.
