@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,8 +15,9 @@ from medloop_model.checkpoint import ModelPackage, load_package
 from medloop_model.federation.compression import compress
 from medloop_model.federation.signature import public_half, sign
 from medloop_model.federation.update import difference
-from medloop_schemas import UpdateSubmitted
+from medloop_schemas import Event, RoundClosed, UpdateSubmitted
 from medloop_services.bus.artifacts import ArtifactStore
+from medloop_services.bus.processor import KeyedProcessor
 from medloop_services.participation import Adapted, Participation
 from safetensors.numpy import load, save
 
@@ -77,3 +79,33 @@ class Ward:
 def ward_of(site: str, store: ArtifactStore, federation: str = "hospitals") -> Ward:
     base = load_package(pretrained.path("phantom"), parts=("latent", "fisher"))
     return Ward(Participation(federation, site, key_of(site), store), base, base)
+
+
+MEMBERS = 12
+QUORUM = 10
+REPEATED = 3
+"""Every update is sent so often: a repeat must change nothing."""
+
+
+def members_of(federation: str) -> list[str]:
+    return [f"{federation}-{number}" for number in range(MEMBERS)]
+
+
+def federated(
+    processor: KeyedProcessor[Any], federation: str, count: int, store: ArtifactStore
+) -> list[Event]:
+    """Return so many updates of a federation: a site goes on from what the rounds before have merged."""
+    wards = [ward_of(site, store, federation) for site in members_of(federation)]
+    state = processor.initial(federation)
+    sent: list[Event] = []
+    while len(sent) < count:
+        number = len(sent) // REPEATED
+        ward = wards[number % MEMBERS]
+        update = ward.update(request=f"request-{number}", time=START + timedelta(minutes=number))
+        sent += [update] * REPEATED
+        state, outputs = processor.step(state, update)
+        for closed in outputs:
+            if isinstance(closed, RoundClosed):
+                late = next(each for each in wards if each.participation.site_id == closed.site_id)
+                late.base = late.participation.take_up(late.trained, closed)
+    return sent
