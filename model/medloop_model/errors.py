@@ -73,6 +73,22 @@ class UnsupportedArchitecture(ModelError):
     code = "unsupported-architecture"
 
 
+class TeacherMismatch(ModelError):
+    """A teacher that a student can't follow.
+
+    Args:
+        path: the teacher's file.
+        reason: what is different, as the end of a sentence.
+    """
+
+    code = "teacher-mismatch"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: the teacher {reason}; give one of the same task, or set alpha to 1")
+        self.path = path
+        self.reason = reason
+
+
 class ShapeError(ModelError):
     """Images, labels or classes that don't fit the network."""
 

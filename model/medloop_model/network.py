@@ -125,8 +125,12 @@ class BiTMedViT(nn.Module):
 
     def classify(self, tokens_BTD: Tensor) -> Tensor:
         """Logits (B, N) of tokens after the last block."""
+        return self.answer(self._pool(tokens_BTD))
+
+    def answer(self, embedding_BD: Tensor) -> Tensor:
+        """Logits (B, N) of embeddings."""
         weight_ND = self._rounded(self.head.weight, self.architecture.ternary_head)
-        return functional.linear(self._pool(tokens_BTD), weight_ND, self.head.bias)
+        return functional.linear(embedding_BD, weight_ND, self.head.bias)
 
     def _pool(self, tokens_BTD: Tensor) -> Tensor:
         norm_D = self._rounded(self.norm.weight[None], self.architecture.ternary_norms)[0]

@@ -28,6 +28,10 @@ class CandidateTrained(Event):
     onset: dict[Identifier, int] = Field(min_length=1, description="as requested")
     classes: tuple[str, ...] = Field(min_length=1)
     labels_used: int = Field(ge=1)
+    labels_corrected: int = Field(default=0, ge=0, description="that took the place of one trained on before")
+    labels_quarantined: int = Field(
+        default=0, ge=0, description="of images whose training ended in no finite number and was undone"
+    )
     updates: int = Field(ge=1, description="optimiser steps")
     changed_codes: float = Field(ge=0, le=1, description="share of ternary weights that differ from the base")
     loss_first: float = Field(ge=0, description="mean loss of the first updates")

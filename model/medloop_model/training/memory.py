@@ -1,58 +1,121 @@
-"""Labelled images kept for rehearsal."""
+"""Labelled images kept for rehearsal, each under its id, within a bound in bytes.
+
+Shapes: B examples · H, W rows, columns · C channels · D embedding · N classes of the base model
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medloop_model.architecture import Architecture
-from medloop_model.training.images import draw_balanced, to_labels, to_pixels
+from medloop_model.training.eviction import kept
+from medloop_model.training.images import draw_balanced
+
+_TENSORS = ("images", "labels", "answers", "embeddings")
 
 
-class RehearsalMemory:
-    """Examples in the order they came; batches are drawn class-balanced.
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Examples, oldest first: all that are remembered, or some drawn from them. Never changed in place.
 
     Args:
-        architecture: what the images have to fit.
+        ids: of the images, each once; drawn ones may repeat.
+        domains: what each image comes from.
+        images: uint8 (B, H, W, C).
+        labels: int64 (B,).
+        answers: the base model's logits, float32 (B, N); N is 0 where nothing asks for them.
+        embeddings: the frozen backbone's, float32 (B, D); D is 0 where the backbone moves.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
-        shape = (0, architecture.image_size, architecture.image_size, architecture.channels)
-        self.pixels_BHWC = torch.zeros(shape)
-        self.labels_B = torch.zeros(0, dtype=torch.int64)
+    ids: tuple[str, ...]
+    domains: tuple[str, ...]
+    images: Tensor
+    labels: Tensor
+    answers: Tensor
+    embeddings: Tensor
 
     def __len__(self) -> int:
-        return len(self.labels_B)
+        return len(self.ids)
 
-    def add(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> None:
-        """Append examples.
+    @cached_property
+    def label_of(self) -> Mapping[str, int]:
+        """Each image's label."""
+        return dict(zip(self.ids, self.labels.tolist(), strict=True))
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images as the network takes them: float32 (B, H, W, C) in [0, 1]."""
+        return self.images.float() / 255
+
+    def draw(self, count: int, generator: torch.Generator) -> Memory:
+        """`count` examples with replacement, every class present equally likely; none if there are none."""
+        return self.at(draw_balanced(self.labels, count, generator) if len(self) else self.labels)
+
+    def at(self, places_B: Tensor) -> Memory:
+        """The examples at some places, int64, or where a mask of bools is True."""
+        if places_B.dtype == torch.bool:
+            places_B = places_B.nonzero()[:, 0]
+        chosen = places_B.tolist()
+        return Memory(
+            tuple(self.ids[place] for place in chosen),
+            tuple(self.domains[place] for place in chosen),
+            *(getattr(self, name)[places_B] for name in _TENSORS),
+        )
+
+    def joined(self, later: Memory) -> Memory:
+        """Own examples, then others."""
+        return Memory(
+            self.ids + later.ids,
+            self.domains + later.domains,
+            *(torch.cat([getattr(self, name), getattr(later, name)]) for name in _TENSORS),
+        )
+
+    def relabelled(self, labels: Mapping[str, int]) -> Memory:
+        """The same images, with other labels for some ids; ids that aren't here are passed over."""
+        told = [labels.get(image_id, label) for image_id, label in self.label_of.items()]
+        return replace(self, labels=torch.tensor(told, dtype=torch.int64))
+
+    def of(self, ids: Collection[str]) -> Memory:
+        """The examples of some images."""
+        return self.at(torch.tensor([image_id in ids for image_id in self.ids], dtype=torch.bool))
+
+    def within(self, most_bytes: int) -> Memory:
+        """What stays of it when its tensors may take no more than `most_bytes`; `eviction.kept` chooses."""
+        capacity = most_bytes // self.example_bytes
+        if len(self) <= capacity:
+            return self
+        return self.at(torch.tensor(kept(self.domains, self.labels.tolist(), capacity), dtype=torch.int64))
+
+    @property
+    def example_bytes(self) -> int:
+        """Bytes of one example's tensors."""
+        tensors: list[Tensor] = [getattr(self, name) for name in _TENSORS]
+        return sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in tensors)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Everything as tensors, the texts as UTF-8 of a JSON list."""
+        texts = {"ids": _text_tensor(self.ids), "domains": _text_tensor(self.domains)}
+        return texts | {name: getattr(self, name) for name in _TENSORS}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Memory:
+        """Inverse of `to_tensors`.
 
         Raises:
-            ShapeError: they don't fit the architecture.
+            KeyError, ValueError: a tensor is missing, or holds something else.
         """
-        pixels_BHWC, labels_B = to_pixels(images, self.architecture), to_labels(labels, self.architecture)
-        self.pixels_BHWC = torch.cat([self.pixels_BHWC, pixels_BHWC])
-        self.labels_B = torch.cat([self.labels_B, labels_B])
+        return cls(_texts(tensors["ids"]), _texts(tensors["domains"]), *(tensors[name] for name in _TENSORS))
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels and labels of `count` examples, every class present equally likely; of none if empty."""
-        places = draw_balanced(self.labels_B, count, generator) if len(self) else slice(0)
-        return self.pixels_BHWC[places], self.labels_B[places]
 
-    def merged(self, other: RehearsalMemory, confirmed_N: Tensor) -> RehearsalMemory:
-        """Own examples of confirmed classes, and the other's of the classes in doubt.
+def _text_tensor(texts: tuple[str, ...]) -> Tensor:
+    return torch.tensor(list(json.dumps(texts).encode()), dtype=torch.uint8)
 
-        So every class keeps its share of a balanced batch, whichever domain it comes from.
 
-        Args:
-            other: the new domain's memory.
-            confirmed_N: bool by class.
-        """
-        merged = RehearsalMemory(self.architecture)
-        mine_B, others_B = confirmed_N[self.labels_B], ~confirmed_N[other.labels_B]
-        merged.pixels_BHWC = torch.cat([self.pixels_BHWC[mine_B], other.pixels_BHWC[others_B]])
-        merged.labels_B = torch.cat([self.labels_B[mine_B], other.labels_B[others_B]])
-        return merged
+def _texts(tensor: Tensor) -> tuple[str, ...]:
+    return tuple(json.loads(bytes(tensor.tolist())))

@@ -32,6 +32,7 @@ class TrainingPlan:
         discriminant_images: augmented examples of each domain that the exported head is fitted to in closed
             form (`discriminant`); 0 exports the trained head.
         shrinkage: λ of the discriminant's covariance.
+        memory_bytes: of the remembered images and what is kept beside them; half for old ones, half for new.
         fisher_images: examples that the candidate's own Fisher information is measured on.
         fisher_decay: γ, share of the running Fisher information that stays.
         seed: of batches and augmentation.
@@ -55,6 +56,7 @@ class TrainingPlan:
     transplanted: int = 0
     discriminant_images: int = 0
     shrinkage: float = 0.3
+    memory_bytes: int = 64 << 20
     fisher_images: int = 64
     fisher_decay: float = 0.7
     seed: int = 0

@@ -7,38 +7,49 @@ exported is the moving average of the weights, since single steps swing by sever
 On slides, where a new laboratory has a few dozen labelled cells, steps may also show old cells in new
 surroundings, and the head may be placed in closed form at the export.
 
+`step` is pure: a state and a mini-batch to a state and metrics. What can't be learned from stops nothing:
+
+- an image seen before is no second image: its label replaces the one it had, in either memory, from then on;
+  the same label again changes nothing. An image that a full memory let go is new again;
+- as long as all labels known are of one class nothing tells classes apart: images are kept, no step is taken;
+- steps that end in no finite number are undone, and the mini-batch's new images are not kept, only counted.
+
 Shape suffixes: B batch · H, W rows, columns · C channels · D embedding · N classes
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.utils import clip_grad_norm_
 
+from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, Tensors, load_teacher
-from medloop_model.errors import ShapeError
+from medloop_model.errors import ShapeError, TeacherMismatch
 from medloop_model.network import BitLinear, BiTMedViT
-from medloop_model.training.adam import AdamW
+from medloop_model.training.batch import Batch
 from medloop_model.training.discriminant import place_head
-from medloop_model.training.distillation import agrees_with_label, distillation_loss, divergence
-from medloop_model.training.ewc import ewc_penalty, fisher_diagonal, merge_fisher, normalise_fisher
+from medloop_model.training.ewc import fisher_diagonal, merge_fisher, normalise_fisher
 from medloop_model.training.export import export_package, network_from
-from medloop_model.training.freeze import DISTIL_ALL, freeze
+from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, freeze
 from medloop_model.training.head import expand_head, imprint
 from medloop_model.training.images import augment, to_labels, to_pixels, usual_bounds
-from medloop_model.training.memory import RehearsalMemory
+from medloop_model.training.learner_state import LearnerState
+from medloop_model.training.memory import Memory
+from medloop_model.training.objective import Objective
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
 from medloop_model.training.quantizers import flipped_codes
 from medloop_model.training.transplant import transplant
+from medloop_model.training.workbench import Workbench
+
+_EMBEDDED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -46,15 +57,19 @@ class Metrics:
     """What one mini-batch did.
 
     Args:
-        seen: new examples so far.
+        seen: new images so far.
         steps: optimiser steps so far.
-        loss: mean over this update's steps.
+        corrected: labels that took the place of another one so far.
+        quarantined: new images so far whose steps were undone.
+        loss: mean over this update's steps; not a number where none was taken, or where they were undone.
         accuracy: on the mini-batch before it was trained on.
         flipped: share of ternary codes that differ from the base model's.
     """
 
     seen: int
     steps: int
+    corrected: int
+    quarantined: int
     loss: float
     accuracy: float
     flipped: float
@@ -63,14 +78,20 @@ class Metrics:
 class StreamingLearner:
     """Adapts one model to one drift; the same examples in the same order give the same bytes.
 
+    A learner holds what doesn't change during an adaptation, and a bench to work on, which every step lays
+    out anew: one learner steps from any state, but not from two threads at once.
+
     Args:
         package: the model to adapt, with its latent weights, and its Fisher information if the plan uses EWC.
         teacher_path: full-precision teacher, needed if the plan distils.
         plan: how.
 
     Raises:
-        ShapeError: the plan's classes don't start with the model's.
-        ValueError: an unknown strategy, or no teacher or Fisher information where the plan needs it.
+        ShapeError: the plan's classes don't start with the model's, or the Fisher information has another
+            model's names or shapes.
+        TeacherMismatch: the teacher has other classes or takes other images.
+        ValueError: an unknown strategy, no teacher or Fisher information where the plan needs it, or a memory
+            of too few bytes for an image.
         CorruptCheckpoint, PickledCheckpoint: the teacher can't be read.
     """
 
@@ -81,188 +102,237 @@ class StreamingLearner:
             raise ValueError("distillation needs a teacher: give its path, or set alpha to 1")
         torch.set_num_threads(plan.threads)
         self.plan = plan
-        self.network = expand_head(network_from(package), plan.classes)
-        self.old, self.new = (RehearsalMemory(self.network.architecture) for _ in range(2))
-        self._bounds = usual_bounds(self.network.architecture)
-        self._moving = freeze(self.network, DISTIL_ALL if plan.everything else plan.strategy)
-        self._anchor = {name: p.detach().clone() for name, p in self.network.named_parameters()}
-        self._average = {name: p.detach().clone() for name, p in self._moving.items()}
-        self._fisher = _expand_fisher(package, self._anchor)
-        self._teacher = network_from(load_teacher(teacher_path)) if teacher_path and plan.alpha < 1 else None
         self._base = network_from(package)
-        self._base_answers = {memory: memory.labels_B[:0] for memory in (self.old, self.new)}
-        self._optimiser = AdamW(self._moving.values())
-        self._generator = torch.Generator().manual_seed(plan.seed)
-        self._steps = 0
-        self._imprinted = len(package.architecture.classes)
+        network = expand_head(self._base, plan.classes)
+        self._architecture = network.architecture
+        self._bounds = usual_bounds(self._architecture)
+        self._backbone_moves = plan.everything or plan.strategy != EXPAND_HEAD
+        self._embeds_once = not (self._backbone_moves or plan.augmentation or plan.transplanted)
+        self._anchor = {name: p.detach().clone() for name, p in network.named_parameters()}
+        self._fisher = _expand_fisher(package, self._anchor)
+        moving = freeze(network, DISTIL_ALL if plan.everything else plan.strategy)
+        self._bench = Workbench(network, moving, plan)
+        teacher = _teacher(teacher_path, self._architecture) if teacher_path and plan.alpha < 1 else None
+        self._objective = Objective(plan, self._base, teacher, moving, self._anchor, self._fisher)
+        self._memory_bytes = plan.memory_bytes // 2  # for old examples, and as many for new ones
+        if self._memory_bytes < self._nothing().example_bytes:
+            raise ValueError(f"memory_bytes is {plan.memory_bytes}, too few for an image of each domain")
 
-    def remember(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> None:
-        """Keep labelled examples of the old domain for rehearsal; no step is taken.
+    def begin(self, old: Batch | None = None) -> LearnerState:
+        """The state before the first mini-batch.
+
+        Args:
+            old: labelled examples of the old domain, to be rehearsed.
 
         Raises:
             ShapeError: images or labels don't fit the model.
         """
-        self.old.add(images, labels)
+        latent = {name: self._anchor[name] for name in self._bench.moving}
+        return LearnerState(
+            latent=latent,
+            average={name: tensor.clone() for name, tensor in latent.items()},
+            first={name: torch.zeros_like(tensor) for name, tensor in latent.items()},
+            second={name: torch.zeros_like(tensor) for name, tensor in latent.items()},
+            steps=0,
+            seen=0,
+            corrected=0,
+            quarantined=0,
+            imprinted=len(self._base.architecture.classes),
+            generator=torch.Generator().manual_seed(self.plan.seed).get_state(),
+            old=(self._nothing() if old is None else self._examples(old)).within(self._memory_bytes),
+            new=self._nothing(),
+        )
 
-    def update(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Metrics:
+    def step(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         """Learn from one mini-batch of the new domain.
-
-        Args:
-            images: uint8 (B, H, W) or (B, H, W, C).
-            labels: (B,) indices of the plan's classes.
 
         Raises:
             ShapeError: images or labels don't fit the model, or there are none.
         """
-        pixels_BHWC = to_pixels(images, self.network.architecture)
-        labels_B = to_labels(labels, self.network.architecture)
-        if not len(labels_B):
+        told = self._examples(batch)
+        if not len(told):
             raise ShapeError("a mini-batch needs at least one labelled image")
-        self.new.add(images, labels)
-        with torch.no_grad():
-            accuracy = (self.network(pixels_BHWC).argmax(dim=1) == labels_B).float().mean()
-        self._imprint_new_classes()
-        trusted_old = self._trusted_old()
-        losses = [self._step(pixels_BHWC, labels_B, trusted_old)]
-        for _ in range(self.plan.rehearsal_steps):
-            drawn = self.new.draw(self.plan.rehearsal_batch, self._generator)
-            losses.append(self._step(*drawn, trusted_old))
-        return Metrics(
-            seen=len(self.new),
-            steps=self._steps,
-            loss=float(np.mean(losses)),
-            accuracy=float(accuracy),
-            flipped=flipped_codes(*(self._ternary(weights) for weights in (self._anchor, self._moving))),
+        known = {**state.old.label_of, **state.new.label_of}
+        fresh = {image_id for image_id in told.ids if image_id not in known}
+        changed = {i for i, label in told.label_of.items() if known.get(i, label) != label}
+        relabelled = replace(
+            state,
+            old=state.old.relabelled(told.label_of),
+            new=state.new.relabelled(told.label_of),
+            corrected=state.corrected + len(changed),
+        )
+        remembering = replace(
+            relabelled,
+            new=relabelled.new.joined(told.of(fresh)).within(self._memory_bytes),
+            seen=state.seen + len(fresh),
+        )
+        self._bench.lay_out(state)
+        accuracy = self._accuracy(told)
+        remembering = self._with_new_rows(remembering)
+        # A new label of an old image counts from its next rehearsal on: only new images are shown at once.
+        shown = told.of(fresh | changed & state.new.label_of.keys())
+        losses = self._losses(remembering, shown) if fresh or changed else []
+        undone = not (all(map(math.isfinite, losses)) and self._bench.is_finite())
+        if undone:
+            learned = replace(relabelled, quarantined=state.quarantined + len(fresh))
+        else:
+            learned = self._bench.put_away(remembering)
+        return learned, Metrics(
+            seen=learned.seen,
+            steps=learned.steps,
+            corrected=learned.corrected,
+            quarantined=learned.quarantined,
+            loss=math.nan if undone or not losses else fmean(losses),
+            accuracy=accuracy,
+            flipped=flipped_codes(self._ternary(self._anchor), self._ternary(learned.latent)),
         )
 
-    def package(self) -> ModelPackage:
-        """The adapted model, packed, with its running Fisher information and no reference.
-
-        Exporting changes nothing: the stream can go on.
-        """
-        network = BiTMedViT(self.network.architecture)
-        network.load_state_dict({**self.network.state_dict(), **self._average})
+    def package(self, state: LearnerState) -> ModelPackage:
+        """A state's model, packed, with its running Fisher information and no reference."""
+        network = BiTMedViT(self._architecture)
+        network.load_state_dict({**self._anchor, **state.average})
         if self.plan.discriminant_images:
-            self._place_head(network)
-        provenance = {"plan": asdict(self.plan), "new_examples": len(self.new), "steps": self._steps}
-        return export_package(network.eval(), provenance, fisher=self._running_fisher(network))
+            self._place_head(network, state)
+        provenance = {
+            "plan": asdict(self.plan),
+            "new_examples": state.seen,
+            "labels_corrected": state.corrected,
+            "quarantined": state.quarantined,
+            "steps": state.steps,
+        }
+        return export_package(network.eval(), provenance, fisher=self._running_fisher(network, state))
 
-    def _step(self, pixels_BHWC: Tensor, labels_B: Tensor, old: RehearsalMemory) -> float:
+    def _losses(self, state: LearnerState, shown: Memory) -> list[float]:
+        """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
+        losses: list[float] = []
+        for new, old in self._mini_batches(state, shown):
+            losses.append(self._descend(new, old, state.new))
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
+    def _mini_batches(self, state: LearnerState, shown: Memory) -> Iterator[tuple[Memory, Memory]]:
+        """New examples of each step, and what to draw old ones from."""
+        if len({*state.old.label_of.values(), *state.new.label_of.values()}) < 2:
+            return
+        old = self._trusted_old(state)
+        if len(shown):
+            yield shown, old
+        for _ in range(self.plan.rehearsal_steps):
+            yield state.new.draw(self.plan.rehearsal_batch, self._bench.generator), old
+
+    def _descend(self, new: Memory, old: Memory, surroundings: Memory) -> float:
         """One optimiser step on new examples, remembered ones, and remembered ones in new surroundings."""
-        shown = [(pixels_BHWC, labels_B), old.draw(self.plan.rehearsal_batch, self._generator)]
-        rehearsed = slice(len(shown[0][1]), len(shown[0][1]) + len(shown[1][1]))
+        generator = self._bench.generator
+        shown = new.joined(old.draw(self.plan.rehearsal_batch, generator))
+        rehearsed = slice(len(new), len(shown))
+        pixels_BHWC, labels_B = shown.pixels, shown.labels
         if self.plan.transplanted:
-            shown.append(self._transplanted(old, self.plan.transplanted, self._generator))
-        pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*shown, strict=True))
-        loss = self._loss(self._varied(pixels_BHWC, self._generator), labels_B, rehearsed)
-        self._optimiser.zero_gradients()
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(self._moving.values(), 1.0)
-        self._steps += 1
-        risen = min(1.0, self._steps / max(self.plan.warm_up_steps, 1))
-        self._optimiser.step(self.plan.learning_rate * risen)
-        self._follow_average()
-        return loss.item()
+            count = self.plan.transplanted
+            cells_BHWC, cell_labels_B = self._transplanted(old, surroundings, count, generator)
+            pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
+            labels_B = torch.cat([labels_B, cell_labels_B])
+        pixels_BHWC = self._varied(pixels_BHWC, generator)
+        network = self._bench.network
+        logits_BN = network.answer(shown.embeddings) if self._embeds_once else network(pixels_BHWC)
+        return self._bench.descend(self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed))
 
     def _transplanted(
-        self, old: RehearsalMemory, count: int, generator: torch.Generator
+        self, old: Memory, surroundings: Memory, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        pixels_BHWC, labels_B = old.draw(count, generator)
-        return transplant(pixels_BHWC, self.new.pixels_BHWC, generator), labels_B
-
-    def _place_head(self, network: BiTMedViT) -> None:
-        """Fit the head to augmented examples of both domains, and of old cells in new surroundings."""
-        count = self.plan.discriminant_images
-        generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
-        domains = [memory.draw(count, generator) for memory in (self.old, self.new) if len(memory)]
-        if self.plan.transplanted and len(self.old) and len(self.new):
-            domains.append(self._transplanted(self.old, count, generator))
-        varied = [(self._varied(pixels_BHWC, generator), labels_B) for pixels_BHWC, labels_B in domains]
-        if varied:
-            place_head(network, varied, self.plan.shrinkage)
+        cells = old.draw(count, generator)
+        return transplant(cells.pixels, surroundings.pixels, generator), cells.labels
 
     def _varied(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
         if not self.plan.augmentation:
             return pixels_BHWC
         return augment(pixels_BHWC, generator, self.plan.augmentation, self._bounds)
 
-    def _loss(self, pixels_BHWC: Tensor, labels_B: Tensor, rehearsed: slice) -> Tensor:
-        logits_BN = self.network(pixels_BHWC)
-        if self._teacher is None:
-            loss = functional.cross_entropy(logits_BN, labels_B)
-        else:
-            with torch.no_grad():
-                teacher_BN = self._teacher(pixels_BHWC)
-            loss = distillation_loss(
-                logits_BN,
-                teacher_BN,
-                labels_B,
-                alpha=self.plan.alpha,
-                temperature=self.plan.temperature,
-                trusted_B=agrees_with_label(teacher_BN, labels_B),
-            )
-        if self.plan.retention:
-            forgotten_B = self._forgotten(logits_BN[rehearsed], pixels_BHWC[rehearsed], labels_B[rehearsed])
-            loss = loss + self.plan.retention * forgotten_B.sum() / len(labels_B)
-        if self.plan.ewc_lambda:
-            loss = loss + self.plan.ewc_lambda * ewc_penalty(self._moving.items(), self._anchor, self._fisher)
-        return loss
-
-    def _forgotten(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
-        """How far the answers to old examples are from the base model's, where those are right (B,)."""
-        with torch.no_grad():
-            base_BN = self._base(pixels_BHWC)
-        divergence_B = divergence(logits_BN, base_BN, self.plan.temperature)
-        return divergence_B * agrees_with_label(base_BN, labels_B)
+    @torch.no_grad()
+    def _accuracy(self, told: Memory) -> float:
+        logits_BN = self._bench.network.answer(self._embeddings(told))
+        return float((logits_BN.argmax(dim=1) == told.labels).float().mean())
 
     @torch.no_grad()
-    def _follow_average(self) -> None:
-        # The share of the past grows with the steps, so that the base model itself is soon forgotten.
-        decay = min(self.plan.average_decay, self._steps / (self._steps + 9))
-        for name, parameter in self._moving.items():
-            self._average[name].lerp_(parameter, 1 - decay)
-
-    @torch.no_grad()
-    def _imprint_new_classes(self) -> None:
-        """Start the rows of new classes as soon as each has an example."""
-        while self._imprinted < len(self.plan.classes):
-            mine_B = self.new.labels_B == self._imprinted
-            if not mine_B.any():
-                return
-            pixels_BHWC = torch.cat([self.old.pixels_BHWC, self.new.pixels_BHWC[~mine_B]])
+    def _with_new_rows(self, state: LearnerState) -> LearnerState:
+        """Start the head's rows of new classes on the bench, as soon as each has an example."""
+        started = state.imprinted
+        while started < len(self.plan.classes) and (mine_B := state.new.labels == started).any():
+            others = state.old.joined(state.new.at(~mine_B))
             imprint(
-                self.network,
-                self._imprinted,
-                mine_BD=self.network.embed(self.new.pixels_BHWC[mine_B]),
-                others_BD=self.network.embed(pixels_BHWC),
+                self._bench.network,
+                started,
+                mine_BD=self._embeddings(state.new.at(mine_B)),
+                others_BD=self._embeddings(others),
             )
-            self._imprinted += 1
+            started += 1
+        return replace(state, imprinted=started)
 
-    @torch.no_grad()
-    def _trusted_old(self) -> RehearsalMemory:
+    def _trusted_old(self, state: LearnerState) -> Memory:
         """What to rehearse beside new examples: all old ones, or those whose labels a new policy confirms."""
-        if self.plan.strategy != DISTIL_ALL or not len(self.old):
-            return self.old
-        for memory in (self.old, self.new):
-            answered = len(self._base_answers[memory])
-            answers_B = self._base(memory.pixels_BHWC[answered:]).argmax(dim=1)
-            self._base_answers[memory] = torch.cat([self._base_answers[memory], answers_B])
-        found_N = confirmed_classes(
-            self._base_answers[self.old],
-            self.old.labels_B,
-            self._base_answers[self.new],
-            self.new.labels_B,
-            doubt=self.plan.doubt,
-        )
+        old, new = state.old, state.new
+        if self.plan.strategy != DISTIL_ALL or not len(old):
+            return old
+        answers = (old.answers.argmax(dim=1), old.labels, new.answers.argmax(dim=1), new.labels)
+        found_N = confirmed_classes(*answers, doubt=self.plan.doubt)
         confirmed_N = torch.ones(len(self.plan.classes), dtype=torch.bool)
         confirmed_N[: len(found_N)] = found_N
-        return self.old.merged(self.new, confirmed_N)
+        # Every class keeps its share of a balanced batch, whichever domain it comes from.
+        return old.at(confirmed_N[old.labels]).joined(new.at(~confirmed_N[new.labels]))
 
-    def _running_fisher(self, network: BiTMedViT) -> Tensors:
+    def _examples(self, batch: Batch) -> Memory:
+        """A batch's images, each once with its last label, and what is asked of each image only once."""
+        pixels_BHWC = to_pixels(batch.images, self._architecture)
+        labels_B = to_labels(batch.labels, self._architecture)
+        embeddings_BD, answers_BN = self._recalled(pixels_BHWC)
+        last = {image_id: place for place, image_id in enumerate(batch.ids)}
+        return Memory(
+            ids=batch.ids,
+            domains=batch.domains or ("",) * len(batch),
+            images=torch.from_numpy(batch.images).view_as(pixels_BHWC),
+            labels=labels_B,
+            answers=answers_BN,
+            embeddings=embeddings_BD,
+        ).at(torch.tensor(sorted(last.values()), dtype=torch.int64))
+
+    @torch.no_grad()
+    def _recalled(self, pixels_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of a backbone that stays, and the base's answers where old labels are judged by them."""
+        unasked = pixels_BHWC.new_zeros(len(pixels_BHWC), 0)
+        parts = torch.split(pixels_BHWC, _EMBEDDED_AT_ONCE)
+        if not self._backbone_moves:
+            return torch.cat([self._base.embed(part) for part in parts]), unasked
+        if self.plan.strategy == DISTIL_ALL:
+            return unasked, torch.cat([self._base(part) for part in parts])
+        return unasked, unasked
+
+    def _embeddings(self, examples: Memory) -> Tensor:
+        """Of the bench's network; those remembered where its backbone doesn't move (B, D)."""
+        if not self._backbone_moves:
+            return examples.embeddings
+        return self._bench.network.embed(examples.pixels)
+
+    def _nothing(self) -> Memory:
+        side, channels = self._architecture.image_size, self._architecture.channels
+        return self._examples(Batch(np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int64), ()))
+
+    def _place_head(self, network: BiTMedViT, state: LearnerState) -> None:
+        """Fit the head to augmented examples of both domains, and of old cells in new surroundings."""
+        count = self.plan.discriminant_images
+        generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
+        drawn = [memory.draw(count, generator) for memory in (state.old, state.new) if len(memory)]
+        domains = [(examples.pixels, examples.labels) for examples in drawn]
+        if self.plan.transplanted and len(state.old) and len(state.new):
+            domains.append(self._transplanted(state.old, state.new, count, generator))
+        varied = [(self._varied(pixels_BHWC, generator), labels_B) for pixels_BHWC, labels_B in domains]
+        if varied:
+            place_head(network, varied, self.plan.shrinkage)
+
+    def _running_fisher(self, network: BiTMedViT, state: LearnerState) -> Tensors:
         """Online EWC: what mattered so far and what matters on the new domain."""
         generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
-        pixels_BHWC, _ = self.new.draw(self.plan.fisher_images, generator)
-        recent = normalise_fisher(fisher_diagonal(network, pixels_BHWC, generator))
+        drawn = state.new.draw(self.plan.fisher_images, generator)
+        recent = normalise_fisher(fisher_diagonal(network, drawn.pixels, generator))
         merged = merge_fisher(self._fisher, recent, self.plan.fisher_decay) if self._fisher else recent
         return {name: fisher.numpy().astype(np.float16) for name, fisher in merged.items()}
 
@@ -270,18 +340,30 @@ class StreamingLearner:
         """The latent weights among `weights` that are rounded to ternary codes and may move."""
         names = [
             f"{name}.weight"
-            for name, module in self.network.named_modules()
+            for name, module in self._bench.network.named_modules()
             if isinstance(module, BitLinear) and module.quantized
         ]
-        return {name: weights[name] for name in names if name in self._moving}
+        return {name: weights[name] for name in names if name in self._bench.moving}
 
 
-def _expand_fisher(package: ModelPackage, anchor: dict[str, Tensor]) -> dict[str, Tensor]:
+def _teacher(path: Path, student: Architecture) -> BiTMedViT:
+    """The teacher, if it takes the student's images and has the student's classes, or the first of them."""
+    package = load_teacher(path)
+    found = package.architecture
+    if (found.image_size, found.channels) != (student.image_size, student.channels):
+        raise TeacherMismatch(path, f"takes images of {found.image_size} px, {found.channels} channels")
+    if found.classes != student.classes[: len(found.classes)]:
+        raise TeacherMismatch(path, f"has the classes {found.classes}, its student {student.classes}")
+    return network_from(package)
+
+
+def _expand_fisher(package: ModelPackage, anchor: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The package's Fisher information in the shape of the expanded network; new rows are free to move."""
     expanded = {}
     for name, values in package.fisher.items():
+        if name not in anchor or values.shape != package.latent[name].shape:
+            raise ShapeError(f"the Fisher information of {name} {values.shape} is of another model")
         expanded[name] = torch.zeros_like(anchor[name])
-        expanded[name][tuple(slice(0, length) for length in values.shape)] = torch.from_numpy(
-            values.astype(np.float32)
-        )
+        known = tuple(slice(0, length) for length in values.shape)
+        expanded[name][known] = torch.from_numpy(values.astype(np.float32))
     return expanded

@@ -32,6 +32,8 @@ TOLD: Mapping[type[Event], tuple[str, ...]] = {
         "diagnosis",
         "strategy",
         "labels_used",
+        "labels_corrected",
+        "labels_quarantined",
         "updates",
         "changed_codes",
         "loss_first",

@@ -14,10 +14,12 @@ from medloop_schemas import (
     ReleaseChanged,
 )
 
+from medloop_services.bus.cache import cache_directory
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
 from medloop_services.bus.processor import Follower, KeyedProcessor, Service
 from medloop_services.online_learner import pairing
+from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.learning import Learning
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import LearningState, PairingState
@@ -28,7 +30,8 @@ def build(context: Context) -> Service:
     """Return the service."""
     settings = context.load(LearnerSettings)
     catalog = ReleaseCatalog()
-    trainer = StreamingTrainer(context.artifacts, settings, open_streaming_learner)
+    checkpoints = Checkpoints(cache_directory() / "learners")
+    trainer = StreamingTrainer(context.artifacts, settings, checkpoints, open_streaming_learner)
     learning = Learning(settings=settings, trainer=trainer, release_of=catalog.release_of)
     return Service(
         name="online_learner",

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from statistics import fmean
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import Adaptation, LearningState, Phase
 
 ANSWERED_KEPT = 32
+ONSETS_KEPT = 32
 LOSSES_AVERAGED = 4
 
 Step = tuple[LearningState, Sequence[Event]]
@@ -43,14 +45,18 @@ class Update:
     """What one mini-batch did.
 
     Attributes:
-        loss: mean over its optimiser steps.
+        loss: mean over its optimiser steps; not a number if none was taken, or if they were undone.
         steps: optimiser steps of the adaptation so far.
         changed_codes: share of ternary weights that differ from the base's.
+        corrected: labels of the adaptation so far that took the place of another one.
+        quarantined: new examples of the adaptation so far whose training was undone.
     """
 
     loss: float
     steps: int
     changed_codes: float
+    corrected: int = 0
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,10 @@ class Learning:
         adaptation = state.adaptation
         if not turned_down or adaptation is None or change.version != adaptation.candidate:
             return state
+        return self._again(state, adaptation)
+
+    def _again(self, state: LearningState, adaptation: Adaptation) -> LearningState:
+        """Return the state that waits for the labels of one more attempt, or has given up."""
         if adaptation.attempt >= self.settings.attempts:
             return self._settled(state)
         again = {"phase": Phase.TRAINING, "attempt": adaptation.attempt + 1}
@@ -142,8 +152,15 @@ class Learning:
     def _settled(self, state: LearningState) -> LearningState:
         if state.adaptation is None:
             return state
-        answered = (*state.answered, state.adaptation.request.event_id)[-ANSWERED_KEPT:]
-        return trimmed(state.model_copy(update={"adaptation": None, "answered": answered}), self.settings)
+        request = state.adaptation.request
+        settled = state.model_copy(
+            update={
+                "adaptation": None,
+                "answered": (*state.answered, request.event_id)[-ANSWERED_KEPT:],
+                "onsets": (*state.onsets, dict(request.onset))[-ONSETS_KEPT:],
+            }
+        )
+        return trimmed(settled, self.settings)
 
     def _advanced(self, state: LearningState, now: datetime) -> Step:
         """Do all the updates that the examples allow, then export a candidate if it is time for one."""
@@ -160,12 +177,16 @@ class Learning:
             adaptation = adaptation.model_copy(
                 update={
                     "trained": through,
-                    "losses": (*adaptation.losses, update.loss),
+                    "losses": (*adaptation.losses, *filter(isfinite, [update.loss])),
                     "steps": update.steps,
                     "changed_codes": update.changed_codes,
+                    "corrected": update.corrected,
+                    "quarantined": update.quarantined,
                     "fixed_below": max(adaptation.fixed_below, examples.new[through - 1].number + 1),
                 }
             )
+        if not adaptation.losses:  # no label could be learned from: more may help
+            return self._advanced(self._again(state, adaptation), now)
         trained = self.trainer.finish(adaptation, examples)
         adaptation = adaptation.model_copy(update={"phase": Phase.JUDGED, "candidate": trained.version})
         return state.model_copy(update={"adaptation": adaptation}), (_candidate(adaptation, trained, now),)
@@ -189,7 +210,9 @@ def _candidate(adaptation: Adaptation, trained: Trained, now: datetime) -> Candi
         strategy=request.strategy,
         onset=request.onset,
         classes=classes_of(request, base),
-        labels_used=adaptation.trained,
+        labels_used=adaptation.trained - adaptation.quarantined,
+        labels_corrected=adaptation.corrected,
+        labels_quarantined=adaptation.quarantined,
         updates=adaptation.steps,
         changed_codes=adaptation.changed_codes,
         loss_first=fmean(adaptation.losses[:LOSSES_AVERAGED]),

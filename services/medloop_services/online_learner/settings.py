@@ -21,9 +21,17 @@ class LearnerSettings(BaseSettings):
     pending_labels: int = Field(
         default=2048, ge=1, le=100_000, description="labels a device may have waiting for their images"
     )
-    memory: int = Field(default=512, ge=16, le=10_000, description="examples remembered between adaptations")
+    memory: int = Field(
+        default=1024,
+        ge=16,
+        le=10_000,
+        description="examples remembered between adaptations: half are the last ones, half of all domains",
+    )
     open_memory: int = Field(
         default=4096, ge=64, le=50_000, description="examples remembered at most while an adaptation is open"
+    )
+    checkpoint_every: int = Field(
+        default=4, ge=1, le=1000, description="updates after which a restart need not begin again"
     )
     batch_size: int = Field(default=16, ge=1, le=256, description="examples in one update")
     labels_shallow: int = Field(default=256, ge=1, description="new labels before a shallow-ewc candidate")

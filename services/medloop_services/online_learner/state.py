@@ -61,9 +61,11 @@ class Adaptation(BaseModel):
         phase: training, or waiting for the publisher's judgement.
         trained: new examples that have been trained on.
         fixed_below: examples with a lower log number have been used and may no longer be corrected.
-        losses: of each update.
+        losses: of each update that took a step.
         steps: optimiser steps so far.
         changed_codes: share of ternary weights that differ from the base's.
+        corrected: labels that took the place of another one.
+        quarantined: new examples whose training ended in no finite number and was undone.
         candidate: version of the last candidate.
     """
 
@@ -79,6 +81,8 @@ class Adaptation(BaseModel):
     losses: tuple[float, ...] = ()
     steps: int = 0
     changed_codes: float = 0.0
+    corrected: int = 0
+    quarantined: int = 0
     candidate: str | None = None
 
 
@@ -94,5 +98,7 @@ class LearningState(ServiceState):
     stable: ReleaseChanged | None = None
     release_number: int = -1
     adaptation: Adaptation | None = None
+    onsets: tuple[dict[str, int], ...] = ()
+    """Of settled requests, the last ones in order: device → first image after the change."""
     answered: tuple[str, ...] = ()
     """Requests that are settled, the last ones: a repeat of one changes nothing."""

@@ -1,12 +1,16 @@
 """The trainer on torch. A learner in memory is a cache: when its adaptation's state says something else than
-what it has done, it is opened anew and taught the same mini-batches again, which gives the same bytes.
+what it has done, it goes on from a checkpoint, or from the beginning, and is taught the same mini-batches
+again, which gives the same bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +19,9 @@ from medloop_model.checkpoint import ModelPackage, load_package, load_teacher, s
 from medloop_model.engine import Engine
 from medloop_model.errors import ModelError
 from medloop_model.statistics import measure_reference
+from medloop_model.training.batch import Batch
 from medloop_model.training.images import usual_bounds
+from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_schemas import ExampleLabelled, InvalidEvent
@@ -23,36 +29,40 @@ from numpy.typing import NDArray
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.frames import pixels_of
+from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.examples import Material, class_indices, classes_of
 from medloop_services.online_learner.learning import Trained, Update
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import Adaptation
 
-Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
-
 DIGEST_DIGITS = 12
 """Of a package's SHA-256, in its version."""
+SOFTWARE = tuple(f"{name} {version(name)}" for name in ("medloop-model", "torch"))
+"""What rounds: a learner of another one is not gone on from."""
 
 
 class Learner(Protocol):
     """Learns from mini-batches; `StreamingLearner` is one."""
 
-    def remember(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> None:
-        """Keep old examples for rehearsal."""
+    plan: TrainingPlan
 
-    def update(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Metrics:
+    def begin(self, old: Batch | None = None) -> LearnerState:
+        """Return the state before the first mini-batch, with old examples for rehearsal."""
+
+    def step(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         """Train on one mini-batch."""
 
-    def package(self) -> ModelPackage:
-        """Return the model as it is now."""
+    def package(self, state: LearnerState) -> ModelPackage:
+        """Return a state's model."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """A learner and what it has been taught: so many new examples of one request."""
+    """A learner and where it stands: taught so many new examples of one request."""
 
     request_id: str
     learner: Learner
+    state: LearnerState
     trained: int = 0
 
 
@@ -62,12 +72,14 @@ class StreamingTrainer:
 
     Attributes:
         artifacts: where base models come from and candidates go.
-        settings: mini-batch size and seed.
+        settings: mini-batch size, seed, and updates between checkpoints.
+        checkpoints: where learners are kept.
         open_learner: makes an adaptation's learner; by default `open_streaming_learner`.
     """
 
     artifacts: ArtifactStore
     settings: LearnerSettings
+    checkpoints: Checkpoints
     open_learner: Callable[[ArtifactStore, LearnerSettings, Adaptation], Learner]
     _sites: dict[str, Progress] = field(default_factory=dict)
 
@@ -83,14 +95,24 @@ class StreamingTrainer:
         """Train on the mini-batch that comes after `adaptation.trained` new examples."""
         progress = self._progress(adaptation, examples)
         metrics = self._teach(progress, adaptation, examples)
-        return Update(loss=metrics.loss, steps=metrics.steps, changed_codes=metrics.flipped)
+        self._keep(progress, adaptation, examples)
+        return Update(
+            loss=metrics.loss,
+            steps=metrics.steps,
+            changed_codes=metrics.flipped,
+            corrected=metrics.corrected,
+            quarantined=metrics.quarantined,
+        )
 
     def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
         """Store the model as it is after `adaptation.trained` new examples, with its monitoring reference."""
-        package = self._progress(adaptation, examples).learner.package()
-        images, labels = self._arrays(examples.present, adaptation)
+        progress = self._progress(adaptation, examples)
+        package = progress.learner.package(progress.state)
+        present = self._batch(examples.present, adaptation)
         studies = np.unique([example.study_id for example in examples.present], return_inverse=True)[1]
-        reference = measure_reference(Engine(package), images, labels, self.settings.seed, studies)
+        reference = measure_reference(
+            Engine(package), present.images, present.labels, self.settings.seed, studies
+        )
         package = replace(
             package,
             reference=reference.to_tensors(),
@@ -108,34 +130,71 @@ class StreamingTrainer:
         request = adaptation.request
         progress = self._sites.get(request.site_id)
         if (
-            progress is not None
-            and progress.request_id == request.event_id
-            and progress.trained == adaptation.trained
+            progress is None
+            or progress.request_id != request.event_id
+            or progress.trained != adaptation.trained
         ):
-            return progress
-        try:
-            learner = self.open_learner(self.artifacts, self.settings, adaptation)
-        except ModelError as error:
-            raise InvalidEvent(error.code, "base_version", str(error)) from error
-        if examples.old:
-            learner.remember(*self._arrays(examples.old, adaptation))
-        progress = Progress(request.event_id, learner)
-        while progress.trained < adaptation.trained:
-            self._teach(progress, adaptation, examples)
-        self._sites[request.site_id] = progress
+            progress = self._resumed(adaptation, examples)
+            while progress.trained < adaptation.trained:
+                self._teach(progress, adaptation, examples)
+            self._sites[request.site_id] = progress
         return progress
 
+    def _resumed(self, adaptation: Adaptation, examples: Material) -> Progress:
+        """Return a learner as its last checkpoint has it, or as it begins."""
+        request = adaptation.request
+        try:
+            learner = self.open_learner(self.artifacts, self.settings, adaptation)
+            found = self.checkpoints.latest(
+                request.site_id,
+                request.event_id,
+                adaptation.trained,
+                lambda trained: self._identity(learner.plan, adaptation, examples, trained),
+            )
+            if found is not None:
+                trained, state = found
+                return Progress(request.event_id, learner, state, trained)
+            old = self._batch(examples.old, adaptation, examples.domains) if examples.old else None
+            return Progress(request.event_id, learner, learner.begin(old))
+        except ModelError as error:
+            raise InvalidEvent(error.code, "base_version", str(error)) from error
+
     def _teach(self, progress: Progress, adaptation: Adaptation, examples: Material) -> Metrics:
-        through = progress.trained + self.settings.batch_size
-        batch = [entry.example for entry in examples.new[progress.trained : through]]
-        metrics = progress.learner.update(*self._arrays(batch, adaptation))
-        progress.trained = through
+        taught = examples.mini_batch(progress.trained, self.settings.batch_size)
+        progress.state, metrics = progress.learner.step(progress.state, self._batch(taught, adaptation))
+        progress.trained += self.settings.batch_size
         return metrics
 
-    def _arrays(self, examples: Sequence[ExampleLabelled], adaptation: Adaptation) -> Labelled:
-        images = np.stack([pixels_of(example.frame, self.artifacts) for example in examples])
+    def _keep(self, progress: Progress, adaptation: Adaptation, examples: Material) -> None:
+        if progress.trained // self.settings.batch_size % self.settings.checkpoint_every:
+            return
+        request = adaptation.request
+        identity = self._identity(progress.learner.plan, adaptation, examples, progress.trained)
+        self.checkpoints.keep(request.site_id, request.event_id, progress.trained, progress.state, identity)
+
+    def _identity(self, plan: TrainingPlan, adaptation: Adaptation, examples: Material, trained: int) -> str:
+        """Return the SHA-256 of all that a learner depends on after `trained` new examples."""
+        size = self.settings.batch_size
+        mini_batches = [examples.mini_batch(start, size) for start in range(0, trained, size)]
+        base = adaptation.base
+        depends_on = {
+            "software": SOFTWARE,
+            "base": base.package.sha256,
+            "teacher": base.teacher.sha256 if base.teacher else None,
+            "plan": asdict(plan),
+            "old": [_named(each) for each in examples.old],
+            "domains": examples.domains,
+            "taught": [[_named(each) for each in mini_batch] for mini_batch in mini_batches],
+        }
+        return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+    def _batch(
+        self, examples: Sequence[ExampleLabelled], adaptation: Adaptation, domains: tuple[str, ...] = ()
+    ) -> Batch:
+        images: NDArray[np.uint8] = np.stack([pixels_of(each.frame, self.artifacts) for each in examples])
         classes = classes_of(adaptation.request, adaptation.base)
-        return images, np.array(class_indices(examples, classes), np.int64)
+        labels = np.array(class_indices(examples, classes), np.int64)
+        return Batch(images, labels, tuple(example.image_id for example in examples), domains)
 
 
 def open_streaming_learner(
@@ -161,11 +220,18 @@ def open_streaming_learner(
     return StreamingLearner(package, teacher, plan)
 
 
+def _named(example: ExampleLabelled) -> tuple[str, str, str]:
+    """What tells an example from another: two simulations may use one id for different pixels."""
+    frame = example.frame
+    pixels = frame.sha256 or hashlib.sha256((frame.data or "").encode()).hexdigest()
+    return example.image_id, pixels, example.class_name
+
+
 def _lineage(adaptation: Adaptation) -> dict[str, str | int]:
     return {
         "base_version": adaptation.base.version,
         "request_id": adaptation.request.event_id,
         "diagnosis": adaptation.request.diagnosis.value,
         "attempt": adaptation.attempt,
-        "labels_used": adaptation.trained,
+        "labels_used": adaptation.trained - adaptation.quarantined,
     }

@@ -48,7 +48,12 @@ def record(
     actor: str = ACTOR,
 ) -> Step:
     """Put a decision on a candidate on record."""
-    about = {"candidate_sha256": candidate.package.sha256, "diagnosis": candidate.diagnosis.value}
+    about = {
+        "candidate_sha256": candidate.package.sha256,
+        "diagnosis": candidate.diagnosis.value,
+        "labels_corrected": candidate.labels_corrected,
+        "labels_quarantined": candidate.labels_quarantined,
+    }
     chain, record = state.audit.recorded(
         candidate.site_id,
         now,

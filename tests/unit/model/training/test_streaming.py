@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, save_package, save_teacher
 from medloop_model.errors import ShapeError
 from medloop_model.network import BiTMedViT
+from medloop_model.training.batch import Batch
 from medloop_model.training.export import export_teacher, network_from
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC, STRATEGIES
+from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.oracle import OracleSettings, train_oracle
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
-from medloop_model.training.streaming import StreamingLearner
+from medloop_model.training.streaming import Metrics, StreamingLearner
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -44,14 +47,33 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelPackage, Path]:
     return made.package, path
 
 
+def batch(examples: Examples, name: str = "new") -> Batch:
+    return Batch(*examples, tuple(f"{name}-{number}" for number in range(len(examples[1]))))
+
+
+def batches(examples: Examples, size: int = 16) -> list[Batch]:
+    whole = batch(examples)
+    return [
+        Batch(whole.images[i : i + size], whole.labels[i : i + size], whole.ids[i : i + size])
+        for i in range(0, len(whole), size)
+    ]
+
+
+def taught(
+    learner: StreamingLearner, stream: Sequence[Batch], old: Examples | None = None
+) -> tuple[LearnerState, list[Metrics]]:
+    state, reports = learner.begin(None if old is None else batch(old, "old")), []
+    for each in stream:
+        state, metrics = learner.step(state, each)
+        reports.append(metrics)
+    return state, reports
+
+
 def adapt(
     home: tuple[ModelPackage, Path | None], plan: TrainingPlan, old: Examples, new: Examples
-) -> StreamingLearner:
+) -> ModelPackage:
     learner = StreamingLearner(home[0], home[1], plan)
-    learner.remember(*old)
-    for start in range(0, len(new[1]), 16):
-        learner.update(new[0][start : start + 16], new[1][start : start + 16])
-    return learner
+    return learner.package(taught(learner, batches(new), old)[0])
 
 
 def right(package: ModelPackage, examples: Examples) -> float:
@@ -66,22 +88,20 @@ def plan_for(strategy: str, classes: tuple[str, ...] = TINY.classes) -> Training
 def test_a_new_scanner_is_learned_and_the_old_one_kept(home: tuple[ModelPackage, Path]) -> None:
     new_test, old_test = inverted(shades(100, 5)), shades(100, 6)
     assert right(home[0], new_test) < 0.6
-    learner = adapt(home, plan_for(SHALLOW_EWC), shades(64, 3), inverted(shades(128, 4)))
-    adapted = learner.package()
+    adapted = adapt(home, plan_for(SHALLOW_EWC), shades(64, 3), inverted(shades(128, 4)))
     assert right(adapted, new_test) > 0.9
     assert right(adapted, old_test) > 0.9
 
 
 def test_a_new_policy_is_learned_against_the_teacher(home: tuple[ModelPackage, Path]) -> None:
     swapped = [(images, 1 - labels) for images, labels in (shades(128, 4), shades(100, 5))]
-    adapted = adapt(home, plan_for(DISTIL_ALL), shades(64, 3), swapped[0]).package()
+    adapted = adapt(home, plan_for(DISTIL_ALL), shades(64, 3), swapped[0])
     assert right(adapted, swapped[1]) > 0.9
 
 
 def test_a_new_class_is_learned_by_the_head_alone(home: tuple[ModelPackage, Path]) -> None:
     classes = (*TINY.classes, "white")
-    learner = adapt(home, plan_for(EXPAND_HEAD, classes), shades(64, 3), shades(64, 4, classes=3))
-    adapted = learner.package()
+    adapted = adapt(home, plan_for(EXPAND_HEAD, classes), shades(64, 3), shades(64, 4, classes=3))
     assert adapted.architecture.classes == classes
     assert right(adapted, shades(150, 5, classes=3)) > 0.9
     for name, tensor in home[0].latent.items():
@@ -94,32 +114,29 @@ def test_the_same_stream_gives_the_same_bytes(
     home: tuple[ModelPackage, Path], strategy: str, tmp_path: Path
 ) -> None:
     digests = {
-        save_package(
-            adapt(home, plan_for(strategy), shades(32, 3), inverted(shades(48, 4))).package(), tmp_path / run
-        )
+        save_package(adapt(home, plan_for(strategy), shades(32, 3), inverted(shades(48, 4))), tmp_path / run)
         for run in ("first", "second")
     }
     assert len(digests) == 1
 
 
 def test_exporting_does_not_disturb_the_stream(home: tuple[ModelPackage, Path], tmp_path: Path) -> None:
-    interrupted, whole = (StreamingLearner(*home, plan_for(SHALLOW_EWC)) for _ in range(2))
-    for learner in (interrupted, whole):
-        learner.remember(*shades(32, 3))
-        learner.update(*inverted(shades(16, 4)))
-    interrupted.package()
-    torch.manual_seed(123)  # the global generator plays no part
-    for learner in (interrupted, whole):
-        learner.update(*inverted(shades(16, 5)))
-    digests = {save_package(x.package(), tmp_path / name) for x, name in ((interrupted, "a"), (whole, "b"))}
+    first, second = batches(inverted(shades(32, 4)))
+    digests = set()
+    for exports in (False, True):
+        learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+        state, _ = taught(learner, [first], shades(32, 3))
+        if exports:
+            learner.package(state)
+            torch.manual_seed(123)  # the global generator plays no part
+        state, _ = learner.step(state, second)
+        digests.add(save_package(learner.package(state), tmp_path / str(exports)))
     assert len(digests) == 1
 
 
 def test_metrics_count_steps_and_the_loss_falls(home: tuple[ModelPackage, Path]) -> None:
-    plan = replace(plan_for(SHALLOW_EWC), rehearsal_steps=4)
-    learner = StreamingLearner(*home, plan)
-    images, labels = inverted(shades(16 * 8, 4))
-    reports = [learner.update(images[i : i + 16], labels[i : i + 16]) for i in range(0, 128, 16)]
+    learner = StreamingLearner(*home, replace(plan_for(SHALLOW_EWC), rehearsal_steps=4))
+    _, reports = taught(learner, batches(inverted(shades(16 * 8, 4))))
     assert [report.seen for report in reports] == list(range(16, 129, 16))
     assert [report.steps for report in reports] == list(range(5, 41, 5))
     assert reports[-1].loss < 0.5 * reports[0].loss
@@ -130,7 +147,7 @@ def test_metrics_count_steps_and_the_loss_falls(home: tuple[ModelPackage, Path])
 def test_ewc_holds_the_weights_back(home: tuple[ModelPackage, Path]) -> None:
     def way(ewc_lambda: float) -> float:
         plan = replace(plan_for(SHALLOW_EWC), ewc_lambda=ewc_lambda, average_decay=0.0)
-        latent = adapt(home, plan, shades(32, 3), inverted(shades(48, 4))).package().latent
+        latent = adapt(home, plan, shades(32, 3), inverted(shades(48, 4))).latent
         return sum(float(np.abs(latent[name] - old).sum()) for name, old in home[0].latent.items())
 
     assert way(100.0) < 0.7 * way(0.0)
@@ -142,7 +159,7 @@ def test_retention_keeps_the_answers_to_old_images(home: tuple[ModelPackage, Pat
 
     def moved(retention: float) -> float:
         plan = replace(plan_for(SHALLOW_EWC), ewc_lambda=0.0, retention=retention)
-        adapted = adapt(home, plan, shades(32, 3), inverted(shades(48, 4))).package()
+        adapted = adapt(home, plan, shades(32, 3), inverted(shades(48, 4)))
         return float(np.abs(predict(network_from(adapted), old[0]) - base).mean())
 
     assert moved(1.0) < 0.7 * moved(0.0)
@@ -151,13 +168,14 @@ def test_retention_keeps_the_answers_to_old_images(home: tuple[ModelPackage, Pat
 def test_retention_does_not_hold_on_to_what_was_wrong(home: tuple[ModelPackage, Path]) -> None:
     images, labels = shades(128, 4)
     plan = replace(plan_for(SHALLOW_EWC), ewc_lambda=0.0, retention=10.0)
-    adapted = adapt(home, plan, (images, 1 - labels), (images, 1 - labels)).package()
+    adapted = adapt(home, plan, (images, 1 - labels), (images, 1 - labels))
     assert right(adapted, (images, 1 - labels)) > 0.9
 
 
 def test_no_old_example_is_needed(home: tuple[ModelPackage, Path]) -> None:
     learner = StreamingLearner(home[0], home[1], plan_for(DISTIL_ALL))
-    assert learner.update(*shades(5, 3)).seen == 5
+    _, (metrics,) = taught(learner, [batch(shades(5, 3))])
+    assert (metrics.seen, metrics.steps) == (5, 6)
 
 
 def test_what_a_plan_lacks_is_said_at_once(home: tuple[ModelPackage, Path]) -> None:
@@ -169,7 +187,7 @@ def test_what_a_plan_lacks_is_said_at_once(home: tuple[ModelPackage, Path]) -> N
         StreamingLearner(home[0], None, plan_for(SHALLOW_EWC, ("bright", "dark")))
     learner = StreamingLearner(home[0], None, plan_for(SHALLOW_EWC))
     with pytest.raises(ShapeError, match="at least one"):
-        learner.update(*shades(0, 0))
+        learner.step(learner.begin(), batch(shades(0, 0)))
 
 
 def test_the_oracle_learns_both_domains(home: tuple[ModelPackage, Path]) -> None:
@@ -207,8 +225,7 @@ def slide_plan() -> TrainingPlan:
 def test_another_laboratory_moves_all_of_a_slide_model_and_the_old_one_is_kept(
     laboratory: ModelPackage,
 ) -> None:
-    learner = adapt((laboratory, None), slide_plan(), stained(64, 3, ROSY), stained(64, 4, BLUISH))
-    adapted = learner.package()
+    adapted = adapt((laboratory, None), slide_plan(), stained(64, 3, ROSY), stained(64, 4, BLUISH))
     for name in ("blocks.0.fc1.weight", "head.weight"):
         assert not np.array_equal(adapted.latent[name], laboratory.latent[name])
     assert right(adapted, stained(100, 5, ROSY)) > 0.9
@@ -219,19 +236,18 @@ def test_a_head_in_closed_form_waits_for_every_class(laboratory: ModelPackage) -
     images, labels = stained(32, 4, BLUISH)
     dark = labels == 0
 
-    def heads(*shown: np.ndarray) -> list[np.ndarray]:
+    def heads(shown: Examples) -> list[np.ndarray]:
         found = []
         for discriminant_images in (0, 64):
             plan = replace(slide_plan(), discriminant_images=discriminant_images)
             learner = StreamingLearner(laboratory, None, plan)
-            for chosen in shown:
-                learner.update(images[chosen], labels[chosen])
-            found.append(learner.package().latent["head.weight"])
+            state, _ = taught(learner, [batch(shown)])
+            found.append(learner.package(state).latent["head.weight"])
         return found
 
-    trained, placed = heads(dark)
+    trained, placed = heads((images[dark], labels[dark]))
     np.testing.assert_array_equal(trained, placed)
-    trained, placed = heads(dark, ~dark)
+    trained, placed = heads((images, labels))
     assert not np.array_equal(trained, placed)
 
 

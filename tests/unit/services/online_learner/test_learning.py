@@ -359,9 +359,33 @@ def test_a_label_corrected_after_it_was_trained_on_is_trained_on_again(bench: Be
     assert [kept.revision for kept in bench.state.examples.values() if kept.image_id == first.image_id] == [2]
 
 
-def test_memory_between_adaptations_is_bounded(bench: Bench) -> None:
-    bench.send(*[example(i) for i in range(40)])
-    assert [kept.image_sequence for _, kept in sorted(bench.state.examples.items())] == list(range(24, 40))
+def numbers(bench: Bench) -> list[int]:
+    return [kept.image_sequence for _, kept in sorted(bench.state.examples.items())]
+
+
+def test_memory_between_adaptations_is_half_for_the_last_and_half_for_all_before(bench: Bench) -> None:
+    bench.send(*[example(i) for i in range(400)])
+    kept = numbers(bench)
+    assert len(kept) == SETTINGS.memory
+    assert kept[8:] == list(range(392, 400))
+    assert min(kept) < 200, "what is kept of before is not only the end of it"
+
+
+def test_a_rare_class_keeps_half_of_what_is_kept_of_before(bench: Bench) -> None:
+    rare = {10, 50, 90, 130}
+    bench.send(*[example(i, name="opacity" if i in rare else "normal") for i in range(400)])
+    assert set(numbers(bench)[:8]) > rare
+
+
+def test_ten_drifts_in_a_row_leave_a_share_of_every_domain(bench: Bench) -> None:
+    for drift in range(1, 11):
+        base = "ward-0" if drift == 1 else bench.candidates[-1].version
+        asked = request(base=base).model_copy(update={"onset": {DEVICE: 100 * drift}})
+        bench.send(*new_examples(40, 100 * drift - 60), asked, *new_examples(4, 100 * drift))
+        bench.send(release(drift, bench.candidates[-1].version))
+    bench.send(*[example(i) for i in range(1100, 1120)])
+    before = [place // 100 for place in numbers(bench)[:8]]
+    assert len(before) == len(set(before)), "eight of the domains with one example each"
 
 
 def test_killed_anywhere_and_resumed_from_its_state_the_candidate_is_the_same() -> None:

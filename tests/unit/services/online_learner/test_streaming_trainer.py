@@ -25,6 +25,7 @@ from medloop_schemas import (
 )
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.catalog import ReleaseCatalog
+from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.learning import Learning
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import LearningState
@@ -33,6 +34,8 @@ from medloop_services.online_learner.trainer import StreamingTrainer, open_strea
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 DEVICE = "ward/scanner-1"
 CLASSES = ("normal", "opacity")
+NONE = Checkpoints(Path("/dev/null/no-folder"))
+"""A disk that takes nothing: everything is taught from the beginning."""
 SETTINGS = LearnerSettings(batch_size=4, labels_shallow=8, labels_distil=8, labels_expand=8)
 TINY = Architecture(
     image_size=8, channels=1, patch_size=4, width=12, depth=2, heads=2, mlp_ratio=2, classes=CLASSES
@@ -104,9 +107,14 @@ def example(sequence: int) -> ExampleLabelled:
 
 
 def learn(
-    store: ArtifactStore, base: ReleaseChanged, asked: AdaptationRequested, *, killed: bool = False
+    store: ArtifactStore,
+    base: ReleaseChanged,
+    asked: AdaptationRequested,
+    checkpoints: Checkpoints = NONE,
+    *,
+    killed: bool = False,
 ) -> tuple[LearningState, CandidateTrained]:
-    """Run a learner over fifty examples; a kill loses everything but the state."""
+    """Run a learner over fifty examples; a kill loses everything but the state and the checkpoints."""
     catalog = ReleaseCatalog()
     catalog.apply(base)
     events: list[Event] = [
@@ -118,7 +126,7 @@ def learn(
     state, candidates = LearningState(), []
 
     def fresh() -> Learning:
-        trainer = StreamingTrainer(store, SETTINGS, open_streaming_learner)
+        trainer = StreamingTrainer(store, SETTINGS, checkpoints, open_streaming_learner)
         return Learning(SETTINGS, trainer, catalog.release_of)
 
     learning = fresh()

@@ -1,0 +1,78 @@
+"""What a step makes smaller: labels, the teacher, the base model's old answers, and what mattered before.
+
+Shape suffixes: B batch · H, W rows, columns · C channels · N classes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medloop_model.network import BiTMedViT
+from medloop_model.training.distillation import agrees_with_label, distillation_loss, divergence
+from medloop_model.training.ewc import ewc_penalty
+from medloop_model.training.plan import TrainingPlan
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The loss of one adaptation.
+
+    Args:
+        plan: the weights of its terms.
+        base: the model that is adapted.
+        teacher: full precision; None where the plan doesn't distil.
+        moving: the parameters that are trained.
+        anchor: their values before, by name.
+        fisher: how much each mattered, by name.
+    """
+
+    plan: TrainingPlan
+    base: BiTMedViT
+    teacher: BiTMedViT | None
+    moving: Mapping[str, Tensor]
+    anchor: Mapping[str, Tensor]
+    fisher: Mapping[str, Tensor]
+
+    def loss(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor, rehearsed: slice) -> Tensor:
+        """The loss of one batch, a scalar.
+
+        Args:
+            logits_BN: the network's.
+            pixels_BHWC: what it was shown, float32 in [0, 1].
+            labels_B: true classes, int64.
+            rehearsed: which of them are remembered old examples.
+        """
+        loss = self._label_loss(logits_BN, pixels_BHWC, labels_B)
+        if self.plan.retention:
+            forgotten_B = self._forgotten(logits_BN[rehearsed], pixels_BHWC[rehearsed], labels_B[rehearsed])
+            loss = loss + self.plan.retention * forgotten_B.sum() / len(labels_B)
+        if self.plan.ewc_lambda:
+            penalty = ewc_penalty(self.moving.items(), self.anchor, self.fisher)
+            loss = loss + self.plan.ewc_lambda * penalty
+        return loss
+
+    def _label_loss(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+        if self.teacher is None:
+            return functional.cross_entropy(logits_BN, labels_B)
+        with torch.no_grad():
+            teacher_BN = self.teacher(pixels_BHWC)
+        return distillation_loss(
+            logits_BN,
+            teacher_BN,
+            labels_B,
+            alpha=self.plan.alpha,
+            temperature=self.plan.temperature,
+            trusted_B=agrees_with_label(teacher_BN, labels_B),
+        )
+
+    def _forgotten(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
+        """How far the answers to old examples are from the base model's, where those are right (B,)."""
+        with torch.no_grad():
+            base_BN = self.base(pixels_BHWC)
+        divergence_B = divergence(logits_BN, base_BN, self.plan.temperature)
+        return divergence_B * agrees_with_label(base_BN, labels_B)
