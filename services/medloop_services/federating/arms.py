@@ -9,6 +9,7 @@ import numpy as np
 from medloop_model.checkpoint import ModelPackage, Tensors
 from medloop_model.federation.compression import compress, decompress
 from medloop_model.federation.merging import MergeSettings, merge, with_merged
+from medloop_model.federation.proximal import with_proximal_term
 from medloop_model.federation.update import Update, difference
 from medloop_model.training.plan import TrainingPlan
 
@@ -46,20 +47,34 @@ class Arms:
         """What could be had if images were allowed to leave."""
         return self._passes(pooled(self.hospitals), "pooled")
 
-    def federated(self, settings: MergeSettings, poisoned: int = 0) -> list[ModelPackage]:
-        """Every site's model after all rounds, in the order of the hospitals; the first `poisoned` cheat."""
+    def federated(
+        self, settings: MergeSettings, *, poisoned: int = 0, proximal: float = 0.0
+    ) -> list[ModelPackage]:
+        """Every site's model after all rounds, in the order of the hospitals.
+
+        Args:
+            settings: of the merge.
+            poisoned: so many sites, the first ones, send their update turned round.
+            proximal: μ of FedProx, 0 for training as everywhere else.
+        """
         own = [self.base for _ in self.hospitals]
-        residuals: list[Tensors | None] = [None for _ in self.hospitals]
+        residuals: dict[str, Tensors] = {}
         for number in range(self.rounds):
+            plan = self._plan(number)
+            bases = [with_proximal_term(mine, plan, proximal) if proximal else (mine, plan) for mine in own]
             trained = [
-                self.training.trained(mine, hospital.training, self._plan(number), hospital.name)
-                for mine, hospital in zip(own, self.hospitals, strict=True)
+                self.training.trained(base, hospital.training, plan, hospital.name)
+                for (base, plan), hospital in zip(bases, self.hospitals, strict=True)
             ]
             updates = []
             for place, hospital in enumerate(self.hospitals):
                 update = difference(own[place], trained[place], len(hospital.training), norms=settings.norms)
-                packed = compress(turned(update) if place < poisoned else update, residuals[place])
-                residuals[place] = packed.residual
+                if not update.norm:
+                    continue  # images of one class alone teach nothing
+                packed = compress(
+                    turned(update) if place < poisoned else update, residuals.get(hospital.name)
+                )
+                residuals[hospital.name] = packed.residual
                 updates.append(decompress(packed.payload, update.deltas))
             merged = merge(own[0], updates, settings)
             own = [with_merged(mine, merged, {"round": number + 1}) for mine in trained]

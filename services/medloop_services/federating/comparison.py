@@ -19,6 +19,11 @@ from medloop_services.federating.arms import Arms
 from medloop_services.federating.hospitals import Hospital
 from medloop_services.report.evaluation import predict
 
+PROXIMAL = 0.01
+"""μ of FedProx; the paper tries 0.001 to 1."""
+
+POISONED = "poisoned, "
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,7 +62,10 @@ def compare(arms: Arms, settings: MergeSettings, poisoned: int = 0) -> list[Row]
         chosen = replace(settings, aggregator=aggregator)
         rows.append(row(f"federated, {aggregator}", arms.federated(chosen)[poisoned:]))
         if poisoned:
-            rows.append(row(f"… {poisoned} poisoned", arms.federated(chosen, poisoned)[poisoned:]))
+            cheated = arms.federated(chosen, poisoned=poisoned)
+            rows.append(row(f"{POISONED}{aggregator}", cheated[poisoned:]))
+    prox = arms.federated(replace(settings, aggregator=Aggregator.WEIGHTED_MEAN), proximal=PROXIMAL)
+    rows.append(row("federated, weighted-mean, FedProx", prox[poisoned:]))
     rows.append(row("pooled", [arms.pooled()] * len(measured)))
     return rows
 

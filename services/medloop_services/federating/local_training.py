@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from medloop_model.checkpoint import ModelPackage, load_package, save_package
+from medloop_model.training.batch import Batch
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.streaming import StreamingLearner
 
@@ -48,11 +49,13 @@ class LocalTraining:
             self.report(stage, len(batches), len(batches), 0.0)
             return load_package(path, parts=("packed", "latent", "fisher"))
         learner = StreamingLearner(base, None, plan)
+        state = learner.begin()
         for number, start in enumerate(batches):
             part = slice(start, start + self.batch_size)
-            metrics = learner.update(images.images[part], images.labels[part])
+            ids = tuple(map(str, images.studies[part]))
+            state, metrics = learner.step(state, Batch(images.images[part], images.labels[part], ids))
             self.report(stage, number + 1, len(batches), metrics.loss)
-        save_package(package := learner.package(), path)
+        save_package(package := learner.package(state), path)
         return package
 
 
