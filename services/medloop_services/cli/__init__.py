@@ -12,6 +12,7 @@ from rich.text import Text
 from medloop_services.cli import (
     dead_letters,
     detection,
+    federation,
     inspection,
     loop,
     models,
@@ -30,7 +31,7 @@ app = typer.Typer(
         "Start with `medloop demo`. Settings come from MEDLOOP_… variables; `medloop config show` lists them."
     ),
 )
-for part in (loop, detection, models, streams, operation, releases, dead_letters, inspection):
+for part in (loop, detection, models, streams, operation, releases, dead_letters, federation, inspection):
     part.register(app)
 
 
