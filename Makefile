@@ -14,7 +14,7 @@ SOURCES := schemas kernels model services tests benchmarks
 export UV_SYSTEM_CERTS := 1
 export UV_NATIVE_TLS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# One thread a process: six services share the machine, and results must not depend on its size.
+# One thread a process: seven services share the machine, and results must not depend on its size.
 export OMP_NUM_THREADS ?= 1
 
 DATA := $(abspath $(wildcard ../shared/data))
@@ -87,7 +87,7 @@ DRIFT_PEERS := benchmarks/drift/.peers
 LEARN_PEERS := benchmarks/learn/.peers
 
 .PHONY: bench-peers
-bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; alibi-detect, frouros and Avalanche apart
+bench-peers: setup ## Install what is only compared with: ONNX Runtime, Flower; alibi-detect, frouros and Avalanche apart
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
 	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
 	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt

@@ -1,4 +1,4 @@
-"""False alarms where it counts: a long stationary stream through a real broker and the six services.
+"""False alarms where it counts: a long stationary stream through a real broker and the seven services.
 
     python benchmarks/drift/stationary_replay.py             100,000 images, 12 minutes on two cores
     python benchmarks/drift/stationary_replay.py --images 20000

@@ -11,6 +11,7 @@ from medloop_schemas.diagnosed import DriftDiagnosed, Scope
 from medloop_schemas.errors import ConfigurationError, InvalidEvent, MedloopError, TransientError
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
+from medloop_schemas.federation import RoundClosed, RoundOpened, UpdateSubmitted
 from medloop_schemas.fisher import FisherMeasured
 from medloop_schemas.identity import derive_id, pseudonym
 from medloop_schemas.image import Frame, ImageAcquired
@@ -61,6 +62,8 @@ __all__ = [
     "ReleaseChanged",
     "ReleaseOrdered",
     "ReleaseStage",
+    "RoundClosed",
+    "RoundOpened",
     "Scope",
     "ServingStage",
     "StatsMeasured",
@@ -68,6 +71,7 @@ __all__ = [
     "Topic",
     "TransientError",
     "UnlabelledImage",
+    "UpdateSubmitted",
     "decode",
     "derive_id",
     "encode",

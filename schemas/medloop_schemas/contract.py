@@ -21,6 +21,7 @@ from medloop_schemas.codec import CONTENT_TYPE, SPEC_VERSION
 from medloop_schemas.diagnosed import DriftDiagnosed
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
+from medloop_schemas.federation import RoundClosed, RoundOpened, UpdateSubmitted
 from medloop_schemas.fisher import FisherMeasured
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
@@ -83,8 +84,9 @@ TRAFFIC: Mapping[str, Traffic] = {
         (AdaptationRequested, CandidateTrained, ExampleLabelled, ReleaseOrdered, ReleaseChanged),
         (ReleaseChanged, AuditRecorded),
     ),
+    "federation": Traffic((UpdateSubmitted,), (RoundOpened, RoundClosed)),
 }
-"""Service → what it reads and writes; images, labels, orders and Fisher information come from outside."""
+"""Service → what it reads and writes; images, labels, orders, updates and Fishers come from outside."""
 
 
 def contract() -> dict[str, bytes]:

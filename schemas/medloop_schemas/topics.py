@@ -10,6 +10,7 @@ from medloop_schemas.candidate import CandidateTrained
 from medloop_schemas.diagnosed import DriftDiagnosed
 from medloop_schemas.event import Event
 from medloop_schemas.example import ExampleLabelled
+from medloop_schemas.federation import RoundClosed, RoundOpened, UpdateSubmitted
 from medloop_schemas.fisher import FisherMeasured
 from medloop_schemas.image import ImageAcquired
 from medloop_schemas.label import LabelConfirmed
@@ -61,6 +62,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic("medloop.orders.v1", ReleaseOrdered, "site_id", "What a person decided about a version.", FOREVER),
     Topic("medloop.releases.v1", ReleaseChanged, "site_id", "Which version may serve whom.", FOREVER),
     Topic("medloop.fisher.v1", FisherMeasured, "base_version", "What matters in a released model.", FOREVER),
+    Topic("medloop.updates.v1", UpdateSubmitted, "federation", "How sites' shared weights moved.", FOREVER),
+    Topic("medloop.rounds.v1", RoundOpened, "federation", "Rounds in which updates are gathered.", FOREVER),
+    Topic("medloop.merges.v1", RoundClosed, "site_id", "What sites have learned together.", FOREVER),
     Topic("medloop.audit.v1", AuditRecorded, "site_id", "Every decision, hash-chained.", FOREVER),
 )
 

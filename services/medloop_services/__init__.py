@@ -1,1 +1,1 @@
-"""medloop's services: the bus they run on, the six of them, replay, and the command line."""
+"""medloop's services: the bus they run on, the seven of them, replay, and the command line."""

@@ -17,13 +17,14 @@ from medloop_services.bus.processor import KeyedProcessor, MapProcessor, Process
 from medloop_services.drift_detection.app import build as build_drift_detection
 from medloop_services.event_aggregation.aggregation import processor as aggregation_processor
 from medloop_services.feature_stats.app import build as build_feature_stats
+from medloop_services.federation.app import build as build_federation
 from medloop_services.inference.app import build as build_inference
 from medloop_services.online_learner.app import build as build_online_learner
 from medloop_services.publisher.app import build as build_publisher
 
 
 def services(context: Context) -> tuple[Service, ...]:
-    """Return all six services, built from one context."""
+    """Return all seven services, built from one context."""
     return (
         build_publisher(context),
         build_inference(context),
@@ -31,6 +32,7 @@ def services(context: Context) -> tuple[Service, ...]:
         build_drift_detection(context),
         Service(name="event_aggregation", processors=(aggregation_processor(context),)),
         build_online_learner(context),
+        build_federation(context),
     )
 
 

@@ -27,6 +27,7 @@ SERVICES = (
     "drift_detection",
     "event_aggregation",
     "online_learner",
+    "federation",
 )
 """In the order of starting: the publisher releases the first model that the others wait for."""
 
@@ -94,7 +95,7 @@ class ServiceProcess:
 
 @dataclass(slots=True)
 class Stack:
-    """A broker and six services.
+    """A broker and seven services.
 
     Args:
         folder: for the broker's data, logs, model files and `stack.json`.

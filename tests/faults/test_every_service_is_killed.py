@@ -30,7 +30,7 @@ from medloop_services.bus.settings import BusSettings
 from medloop_services.loop import InProcessLoop, services
 from medloop_services.stack import SERVICES
 from player import player
-from recorded_loop import PAIRED, SETTINGS, Identity, context, identity, played, record
+from recorded_loop import PAIRED, Identity, context, identity, played, record, settings_for, store_in
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -57,10 +57,9 @@ def killable(
     folder: Path,
     broker_of_its_own: Callable[[], AbstractContextManager[EmbeddedBroker]],
 ) -> Iterator[Killable]:
-    more = {**SETTINGS, "MEDLOOP_PUBLISHER_SITES": ",".join(SITES)}
     with broker_of_its_own() as broker:
         settings = BusSettings(kafka=broker.bootstrap, artifacts=(folder / "artifacts").as_uri())
-        started = Killable(request.param, settings, folder, more)
+        started = Killable(request.param, settings, folder, settings_for(SITES))
         try:
             yield started
             assert started.stop() == 0, started.log.read_text()
@@ -110,7 +109,7 @@ async def test_a_killed_service_goes_on_as_if_nothing_had_been(
 ) -> None:
     site = SITES[round_number]
     service = next(each for each in services(context(folder, SITES)) if each.name == killable.name)
-    events = played(recording, service, site, EVENTS)
+    events = played(recording, service, site, EVENTS, store_in(folder))
     assert len(events) >= EVENTS
     given = {identity(event) for event in events}
     kill_at = random.Random(f"{killable.name}/{round_number}").randint(len(events) // 5, 4 * len(events) // 5)

@@ -1,4 +1,4 @@
-"""A service's extra, installed alone, is all that the service needs; and only the learner's brings torch."""
+"""A service's extra, installed alone, is all that it needs; only what trains or merges brings torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 MEMBERS = ("schemas", "kernels", "model", "services")
 QUICK = "inference"
-WITH_TORCH = {"online_learner"}
+WITH_TORCH = {"online_learner", "federation"}
 NAMES = sorted(point.name for point in importlib.metadata.entry_points(group="medloop.services"))
 
 BUILD = """

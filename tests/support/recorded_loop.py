@@ -7,6 +7,8 @@ must not depend on it (feature_stats, and the learner's pairing) a stretch is lo
 
 Pairing hands on examples in an order that differs from run to run, so the learner is taught at one site, in
 the recorded order, while pairing works for another.
+
+Of a federation nothing is recorded: its sites send updates of their own, see `federated_sites.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from federated_sites import QUORUM, federated, members_of, public_keys
 from medloop_model import pretrained
 from medloop_schemas import (
     AdaptationRequested,
@@ -26,7 +29,7 @@ from medloop_schemas import (
 )
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
-from medloop_services.bus.processor import Service
+from medloop_services.bus.processor import KeyedProcessor, Service
 from medloop_services.loop import InProcessLoop, services
 from medloop_services.replay.dataset import draw_dataset
 from medloop_services.replay.scenario import build_scenario
@@ -57,6 +60,8 @@ SETTINGS = {
     "MEDLOOP_ONLINE_LEARNER_MEMORY": "32",
     "MEDLOOP_ONLINE_LEARNER_OPEN_MEMORY": "64",
     "MEDLOOP_ONLINE_LEARNER_ATTEMPTS": "2",
+    "MEDLOOP_FEDERATION_MODEL": str(pretrained.path("phantom")),
+    "MEDLOOP_FEDERATION_QUORUM": str(QUORUM),
 }
 
 RARE = (AdaptationRequested, CandidateTrained, ReleaseChanged)
@@ -71,9 +76,22 @@ def identity(event: Event) -> Identity:
     return event.event_type, event.key, event.event_id
 
 
+def settings_for(sites: Sequence[str]) -> dict[str, str]:
+    """Return the variables of a loop at some sites; each is also the name of a federation."""
+    members = [member for site in sites for member in members_of(site)]
+    return {
+        **SETTINGS,
+        "MEDLOOP_PUBLISHER_SITES": ",".join(sites),
+        "MEDLOOP_FEDERATION_SITES": public_keys(members),
+    }
+
+
+def store_in(folder: Path) -> ArtifactStore:
+    return ArtifactStore((folder / "artifacts").as_uri(), cache=folder / "cache")
+
+
 def context(folder: Path, sites: Sequence[str]) -> Context:
-    store = ArtifactStore((folder / "artifacts").as_uri(), cache=folder / "cache")
-    return Context(store, {**SETTINGS, "MEDLOOP_PUBLISHER_SITES": ",".join(sites)})
+    return Context(store_in(folder), settings_for(sites))
 
 
 def record(folder: Path, events: int) -> list[Event]:
@@ -98,8 +116,14 @@ def moved(event: Event, site: str) -> Event:
     return type(event).model_validate_json(event.model_dump_json().replace(RECORDED_SITE, site))
 
 
-def played(recording: Sequence[Event], service: Service, site: str, count: int) -> list[Event]:
+def played(
+    recording: Sequence[Event], service: Service, site: str, count: int, store: ArtifactStore
+) -> list[Event]:
     """Return a service's inputs as of a site, in the recorded order, at most about a count."""
+    if service.name == "federation":
+        (processor,) = service.processors
+        assert isinstance(processor, KeyedProcessor)
+        return federated(processor, site, count, store)
     inputs = {kind for processor in service.processors for kind in processor.inputs}
     inputs |= {follower.event for follower in service.followers}
     if service.name == "publisher":

@@ -46,7 +46,7 @@ def test_the_published_contract_knows_every_service(traffic: Traffic) -> None:
 
 
 def test_every_topic_but_those_from_outside_is_written_by_one_service(traffic: Traffic) -> None:
-    outside = {"medloop.images.v1", "medloop.labels.v1", "medloop.orders.v1", "medloop.fisher.v1"}
+    outside = {f"medloop.{name}.v1" for name in ("images", "labels", "orders", "fisher", "updates")}
     for topic in TOPICS:
         writers = [name for name, (_, writes) in traffic.items() if topic.event in writes]
         assert len(writers) == (topic.name not in outside), f"{topic.name} is written by {writers}"
@@ -67,7 +67,12 @@ def test_every_event_of_the_registry_is_exported() -> None:
 
 
 def test_every_error_code_is_its_own() -> None:
-    modules = ("medloop_schemas.errors", "medloop_kernels.errors", "medloop_model.errors")
+    modules = (
+        "medloop_schemas.errors",
+        "medloop_kernels.errors",
+        "medloop_model.errors",
+        "medloop_model.federation.errors",
+    )
     codes: dict[str, str] = {}
     for name in modules:
         for kind in vars(importlib.import_module(name)).values():

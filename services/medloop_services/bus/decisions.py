@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import structlog
-from medloop_schemas import AdaptationRequested, CandidateTrained, Event, ReleaseChanged
+from medloop_schemas import AdaptationRequested, CandidateTrained, Event, ReleaseChanged, RoundClosed
 
 log = structlog.get_logger()
 
@@ -47,6 +47,18 @@ TOLD: Mapping[type[Event], tuple[str, ...]] = {
         "devices",
         "previous_version",
         "request_id",
+        "reason",
+    ),
+    RoundClosed: (
+        "federation",
+        "number",
+        "site_id",
+        "base_sha256",
+        "merged_sha256",
+        "aggregator",
+        "samples",
+        "clipped",
+        "refused",
         "reason",
     ),
 }

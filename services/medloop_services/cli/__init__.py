@@ -12,6 +12,7 @@ from rich.text import Text
 from medloop_services.cli import (
     dead_letters,
     detection,
+    federation,
     fisher,
     inspection,
     loop,
@@ -42,6 +43,7 @@ for part in (
     operation,
     releases,
     dead_letters,
+    federation,
     inspection,
 ):
     part.register(app)

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Start a broker and all six services in the background, and wait until they are ready.
+    """Start a broker and all seven services in the background, and wait until they are ready.
 
     What runs already keeps running, what has died is started again. Data stays in the folder over restarts.
     MEDLOOP_KAFKA=host:port uses your cluster instead of the embedded broker.

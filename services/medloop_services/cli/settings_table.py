@@ -17,6 +17,7 @@ MODULES = (
     "medloop_services.event_aggregation.settings",
     "medloop_services.online_learner.settings",
     "medloop_services.publisher.settings",
+    "medloop_services.federation.settings",
     "medloop_services.replay.settings",
     "medloop_services.replay.dataset",
 )

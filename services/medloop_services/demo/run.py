@@ -49,7 +49,7 @@ _DEAD_LETTERS = {topic.dead_letters for topic in TOPICS}
 def run_demo(
     stream: Stream, choice: ModelChoice, folder: Path, *, rate: float, watch: Watch
 ) -> tuple[Run, float]:
-    """Run a stream through a broker and six services; return what happened and when the stack was ready.
+    """Run a stream through a broker and seven services; return what happened and when the stack was ready.
 
     Args:
         stream: images and late labels.
@@ -68,7 +68,7 @@ def run_demo(
     for log in folder.glob("*.log"):
         log.unlink()
     stack = Stack(folder, environment=_environment(stream, choice))
-    watch(Trace(), "starting the broker and six services", ())
+    watch(Trace(), "starting the broker and seven services", ())
     try:
         stack.start()
         return asyncio.run(_Demo(stream, stack, rate, watch).run())

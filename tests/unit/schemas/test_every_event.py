@@ -39,11 +39,14 @@ from medloop_schemas import (
     ReleaseChanged,
     ReleaseOrdered,
     ReleaseStage,
+    RoundClosed,
+    RoundOpened,
     Scope,
     ServingStage,
     StatsMeasured,
     Strategy,
     UnlabelledImage,
+    UpdateSubmitted,
     decode,
     encode,
     topic_of,
@@ -273,6 +276,41 @@ STRATEGIES: dict[type[Event], st.SearchStrategy[Any]] = {
         seed=counts,
         command=texts,
     ),
+    UpdateSubmitted: st.builds(
+        UpdateSubmitted,
+        **placed,
+        federation=identifiers,
+        request_id=identifiers,
+        attempt=st.integers(1, 9),
+        base_version=identifiers,
+        base_sha256=digests,
+        samples=st.integers(1, 2**31),
+        payload=artifacts,
+        signature=st.from_regex(r"[0-9a-f]{128}", fullmatch=True),
+    ),
+    RoundOpened: st.builds(
+        RoundOpened,
+        time=times,
+        federation=identifiers,
+        number=st.integers(1, 9999),
+        base_sha256=digests,
+        quorum=st.integers(1, 99),
+        closes_at=times,
+    ),
+    RoundClosed: st.builds(
+        RoundClosed,
+        **placed,
+        federation=identifiers,
+        number=st.integers(1, 9999),
+        base_sha256=digests,
+        merged=artifacts,
+        merged_sha256=digests,
+        aggregator=texts,
+        samples=st.dictionaries(identifiers, st.integers(1, 2**31), min_size=1, max_size=3),
+        clipped=many(identifiers),
+        refused=st.dictionaries(identifiers, texts, max_size=3),
+        reason=texts,
+    ),
     AuditRecorded: st.builds(
         AuditRecorded,
         **placed,
@@ -346,7 +384,19 @@ def _with_unknown_fields(value: Any) -> Any:
     """Add a field to the event and to every nested body; dictionaries keyed by data stay as they are."""
     if isinstance(value, list):
         return [_with_unknown_fields(item) for item in value]
-    bodies = ("frame", "fisher", "labels", "package", "teacher", "readings", "images", "blocks", "unlabelled")
+    bodies = (
+        "frame",
+        "fisher",
+        "labels",
+        "package",
+        "teacher",
+        "payload",
+        "merged",
+        "readings",
+        "images",
+        "blocks",
+        "unlabelled",
+    )
     if not isinstance(value, dict):
         return value
     grown = {name: _with_unknown_fields(item) if name in bodies else item for name, item in value.items()}
