@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from medloop_model.training.oracle import OracleSettings, train_oracle
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
 from medloop_model.training.streaming import Metrics, StreamingLearner
+from medloop_model.training.workbench import Workbench
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -238,6 +242,44 @@ def test_a_checkpoint_goes_on_byte_for_byte_in_another_learner(
         for each, state, name in ((learner, whole, "a"), (other, resumed, "b"))
     }
     assert len(digests) == 1
+
+
+def test_killed_in_the_middle_of_a_step_the_stream_ends_with_the_same_bytes(
+    home: tuple[ModelPackage, Path], tmp_path: Path
+) -> None:
+    stream, path = batches(inverted(shades(48, 4))), tmp_path / "state"
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    forked = multiprocessing.get_context("fork")
+    inside_a_step = forked.Event()
+
+    def run() -> None:
+        descend, taken = Workbench.descend, 0
+
+        def stopping(bench: Workbench, loss: torch.Tensor) -> float:
+            nonlocal taken
+            taken += 1
+            if taken == 9:  # the third step of the second mini-batch
+                inside_a_step.set()
+                time.sleep(60)
+            return descend(bench, loss)
+
+        Workbench.descend = stopping  # type: ignore[method-assign]
+        state = learner.begin(batch(shades(32, 3), "old"))
+        for number, each in enumerate(stream):
+            state, _ = learner.step(state, each)
+            save_state(state, path, str(number))
+
+    process = forked.Process(target=run)
+    process.start()
+    assert inside_a_step.wait(60)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    state = load_state(path, "0")
+    assert state is not None
+    for each in stream[1:]:
+        state, _ = learner.step(state, each)
+    assert same(state, taught(learner, stream, shades(32, 3))[0])
 
 
 @pytest.mark.parametrize("domain", ["old", "new"])
