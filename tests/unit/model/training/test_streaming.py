@@ -1,24 +1,29 @@
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, save_package, save_teacher
-from medloop_model.errors import ShapeError
+from medloop_model.errors import ShapeError, TeacherMismatch
 from medloop_model.network import BiTMedViT
 from medloop_model.training.batch import Batch
 from medloop_model.training.export import export_teacher, network_from
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC, STRATEGIES
-from medloop_model.training.learner_state import LearnerState
+from medloop_model.training.learner_state import LearnerState, load_state, save_state
 from medloop_model.training.oracle import OracleSettings, train_oracle
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
 from medloop_model.training.streaming import Metrics, StreamingLearner
+from medloop_model.training.workbench import Workbench
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -229,6 +234,216 @@ def test_the_oracle_learns_both_domains(home: tuple[ModelPackage, Path]) -> None
 def test_a_teacher_that_is_no_teacher_is_refused(tmp_path: Path) -> None:
     teacher = export_teacher(BiTMedViT(TINY.full_precision()), {"seed": 0})
     assert network_from(teacher).architecture == TINY.full_precision()
+
+
+def same(one: LearnerState, other: LearnerState) -> bool:
+    mine, others = one.to_tensors(), other.to_tensors()
+    return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_is_pure(home: tuple[ModelPackage, Path], strategy: str) -> None:
+    learner = StreamingLearner(*home, plan_for(strategy))
+    first, second, third = batches(inverted(shades(48, 4)))
+    state, _ = taught(learner, [first], shades(32, 3))
+    before = {name: tensor.clone() for name, tensor in state.to_tensors().items()}
+    once, _ = learner.step(state, second)
+    learner.step(learner.begin(), third)
+    assert same(learner.step(state, second)[0], once)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.to_tensors().items())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_checkpoint_goes_on_byte_for_byte_in_another_learner(
+    home: tuple[ModelPackage, Path], strategy: str, tmp_path: Path
+) -> None:
+    stream = batches(inverted(shades(48, 4)))
+    learner = StreamingLearner(*home, plan_for(strategy))
+    halfway, _ = taught(learner, stream[:2], shades(32, 3))
+    save_state(halfway, tmp_path / "state", "me")
+    whole, _ = learner.step(halfway, stream[2])
+    found, other = load_state(tmp_path / "state", "me"), StreamingLearner(*home, plan_for(strategy))
+    assert found is not None
+    resumed, _ = other.step(found, stream[2])
+    assert same(resumed, whole)
+    digests = {
+        save_package(each.package(state), tmp_path / name)
+        for each, state, name in ((learner, whole, "a"), (other, resumed, "b"))
+    }
+    assert len(digests) == 1
+
+
+def test_killed_in_the_middle_of_a_step_the_stream_ends_with_the_same_bytes(
+    home: tuple[ModelPackage, Path], tmp_path: Path
+) -> None:
+    stream, path = batches(inverted(shades(48, 4))), tmp_path / "state"
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    forked = multiprocessing.get_context("fork")
+    inside_a_step = forked.Event()
+
+    def run() -> None:
+        descend, taken = Workbench.descend, 0
+
+        def stopping(bench: Workbench, loss: torch.Tensor) -> float:
+            nonlocal taken
+            taken += 1
+            if taken == 9:  # the third step of the second mini-batch
+                inside_a_step.set()
+                time.sleep(60)
+            return descend(bench, loss)
+
+        Workbench.descend = stopping  # type: ignore[method-assign]
+        state = learner.begin(batch(shades(32, 3), "old"))
+        for number, each in enumerate(stream):
+            state, _ = learner.step(state, each)
+            save_state(state, path, str(number))
+
+    process = forked.Process(target=run)
+    process.start()
+    assert inside_a_step.wait(60)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    state = load_state(path, "0")
+    assert state is not None
+    for each in stream[1:]:
+        state, _ = learner.step(state, each)
+    assert same(state, taught(learner, stream, shades(32, 3))[0])
+
+
+@pytest.mark.parametrize("domain", ["old", "new"])
+def test_a_corrected_label_replaces_the_old_ones_influence(
+    home: tuple[ModelPackage, Path], domain: str
+) -> None:
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    state, _ = taught(learner, batches(inverted(shades(16, 4))), shades(8, 3))
+    label = getattr(state, domain).label_of[f"{domain}-0"]
+    images = inverted(shades(16, 4))[0][:1] if domain == "new" else shades(8, 3)[0][:1]
+    corrected, metrics = learner.step(state, Batch(images, np.array([1 - label]), (f"{domain}-0",)))
+    assert getattr(corrected, domain).label_of[f"{domain}-0"] == 1 - label
+    assert (metrics.corrected, metrics.seen) == (1, 16)
+    assert len(corrected.old) == 8
+    assert len(corrected.new) == 16
+    shown = domain == "new"  # an old image is only rehearsed
+    assert metrics.steps - state.steps == learner.plan.rehearsal_steps + shown
+
+
+def test_a_repeated_label_changes_nothing(home: tuple[ModelPackage, Path]) -> None:
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    (first,) = batches(inverted(shades(16, 4)))
+    state, _ = taught(learner, [first], shades(8, 3))
+    again, metrics = learner.step(state, first)
+    assert same(again, state)
+    assert np.isnan(metrics.loss)
+
+
+def test_of_two_labels_in_one_batch_the_later_counts(home: tuple[ModelPackage, Path]) -> None:
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    images = np.repeat(shades(2, 4)[0], [2, 1], axis=0)
+    state, metrics = learner.step(learner.begin(), Batch(images, np.array([0, 1, 0]), ("a", "a", "b")))
+    assert state.new.label_of == {"a": 1, "b": 0}
+    assert (metrics.seen, metrics.corrected) == (2, 0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_without_a_finite_end_is_undone_and_its_batch_quarantined(
+    home: tuple[ModelPackage, Path], strategy: str
+) -> None:
+    plan = plan_for(strategy)
+    first, second, third = batches(inverted(shades(48, 4)))
+    learner = StreamingLearner(*home, plan)
+    state, _ = taught(learner, [first], shades(32, 3))
+    diverging = StreamingLearner(*home, replace(plan, learning_rate=1e38, warm_up_steps=0))
+    undone, metrics = diverging.step(state, second)
+    assert (metrics.quarantined, metrics.seen, metrics.steps) == (16, 16, state.steps)
+    assert np.isnan(metrics.loss)
+    assert undone.new.ids == state.new.ids
+    assert same(replace(undone, quarantined=0), state)
+    onward, metrics = learner.step(undone, third)
+    assert metrics.quarantined == 16
+    assert metrics.seen == 32
+    assert np.isfinite(metrics.loss)
+    assert learner.package(onward).provenance["quarantined"] == 16
+
+
+def test_a_full_memory_keeps_both_classes_and_its_bytes(home: tuple[ModelPackage, Path]) -> None:
+    one_example = 8 * 8 + 8
+    plan = replace(plan_for(SHALLOW_EWC), memory_bytes=2 * 10 * one_example)
+    learner = StreamingLearner(*home, plan)
+    images, labels = inverted(shades(60, 4))
+    rare = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:4]])
+    old = Batch(*shades(40, 3), tuple(map(str, range(40))), ("first",) * 30 + ("second",) * 10)
+    state, metrics = learner.begin(old), None
+    for each in batches((images[rare], labels[rare])):
+        state, metrics = learner.step(state, each)
+    assert metrics is not None
+    assert metrics.seen == len(rare)
+    assert len(state.new) == len(state.old) == 10
+    assert np.bincount(list(state.new.label_of.values())).tolist() == [6, 4]
+    assert [state.old.domains.count(name) for name in ("first", "second")] == [5, 5]
+    assert state.old.images.nbytes + state.old.labels.nbytes == 10 * one_example
+    with pytest.raises(ValueError, match="memory_bytes"):
+        StreamingLearner(*home, replace(plan, memory_bytes=2 * one_example - 2))
+
+
+def test_labels_of_one_class_alone_are_kept_and_not_trained_on(home: tuple[ModelPackage, Path]) -> None:
+    images, labels = inverted(shades(64, 4))
+    dark, bright = images[labels == 0][:16], images[labels == 1][:16]
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    state, metrics = learner.step(learner.begin(), batch((dark, np.zeros(16, np.int64)), "dark"))
+    assert (metrics.seen, metrics.steps) == (16, 0)
+    assert np.isnan(metrics.loss)
+    state, metrics = learner.step(state, batch((bright, np.ones(16, np.int64)), "bright"))
+    assert (metrics.seen, metrics.steps) == (32, 6)
+    # Beside old examples of other classes a run of one class is trained on as it comes.
+    _, metrics = learner.step(
+        learner.begin(batch(shades(16, 3), "old")), batch((dark, np.zeros(16, np.int64)), "dark")
+    )
+    assert metrics.steps == 6
+
+
+def test_a_class_outside_the_plan_is_refused(home: tuple[ModelPackage, Path]) -> None:
+    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    state = learner.begin()
+    with pytest.raises(ShapeError, match="classes"):
+        learner.step(state, batch(shades(8, 3, classes=3)))
+    with pytest.raises(ShapeError, match="one of each"):
+        Batch(*shades(8, 3), ("a",))
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": ("bright", "dark")}, {"classes": ("dark", "bright", "x")}, {"image_size": 16}]
+)
+def test_a_teacher_of_another_task_is_refused(
+    home: tuple[ModelPackage, Path], change: dict[str, Any], tmp_path: Path
+) -> None:
+    other = BiTMedViT(replace(TINY, **change).full_precision())
+    save_teacher(export_teacher(other, {}), tmp_path / "teacher.safetensors")
+    with pytest.raises(TeacherMismatch, match="the teacher"):
+        StreamingLearner(home[0], tmp_path / "teacher.safetensors", plan_for(DISTIL_ALL))
+
+
+@pytest.mark.parametrize("name", ["head.weight", "blocks.7.fc1.weight"])
+def test_fisher_information_of_another_model_is_refused(home: tuple[ModelPackage, Path], name: str) -> None:
+    foreign = replace(home[0], fisher={**home[0].fisher, name: np.ones((5, 5), np.float16)})
+    with pytest.raises(ShapeError, match="another model"):
+        StreamingLearner(foreign, None, plan_for(SHALLOW_EWC))
+
+
+def test_a_frozen_backbone_runs_once_an_image(
+    home: tuple[ModelPackage, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    tokens = BiTMedViT.tokens
+
+    def counted(network: BiTMedViT, pixels_BHWC: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels_BHWC))
+        return tokens(network, pixels_BHWC)
+
+    learner = StreamingLearner(home[0], None, plan_for(EXPAND_HEAD, (*TINY.classes, "white")))
+    monkeypatch.setattr(BiTMedViT, "tokens", counted)
+    taught(learner, batches(shades(48, 4, classes=3)), shades(20, 3))
+    assert sum(seen) == 48 + 20
 
 
 ROSY, BLUISH = (1.0, 0.6, 0.6), (0.5, 0.5, 1.0)

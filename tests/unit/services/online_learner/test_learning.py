@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import nan
 
 import pytest
 from medloop_schemas import (
@@ -117,6 +118,9 @@ class ScribeTrainer:
     away: bool = False
     unreadable: str | None = None
     broken: str | None = None
+    undone: int = 0
+    """Mini-batches that end in no finite number, the first ones."""
+    corrected: list[tuple[str, ...]] = field(default_factory=list)
 
     def check(self, taken: ExampleLabelled) -> None:
         if taken.image_id == self.unreadable:
@@ -130,8 +134,19 @@ class ScribeTrainer:
         if self.away:
             raise TransientError("the store is away")
         batch = examples.new[adaptation.trained : adaptation.trained + SETTINGS.batch_size]
-        self.batches.append(tuple(entry.example.image_id for entry in batch))
-        return Update(1.0 / (1 + adaptation.trained), steps=adaptation.steps + 3, changed_codes=0.01)
+        names = tuple(entry.example.image_id for entry in batch)
+        self.batches.append(names)
+        told = examples.mini_batch(adaptation.trained, SETTINGS.batch_size)
+        self.corrected.append(tuple(each.image_id for each in told if each.image_id not in names))
+        if len(self.batches) <= self.undone:
+            return Update(nan, adaptation.steps, changed_codes=0.0, quarantined=2 * len(self.batches))
+        return Update(
+            1.0 / (1 + adaptation.trained),
+            steps=adaptation.steps + 3,
+            changed_codes=0.01,
+            corrected=sum(map(len, self.corrected)),
+            quarantined=2 * self.undone,
+        )
 
     def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
         self.finished.append(examples)
@@ -357,6 +372,88 @@ def test_a_label_corrected_after_it_was_trained_on_is_trained_on_again(bench: Be
     assert bench.trainer.batches[1] == (third.image_id, first.image_id)
     bench.send(release(1, bench.candidates[0].version))
     assert [kept.revision for kept in bench.state.examples.values() if kept.image_id == first.image_id] == [2]
+
+
+def test_a_corrected_label_of_an_old_image_rides_along_with_the_next_mini_batch(bench: Bench) -> None:
+    old = [taken for taken in map(example, range(20)) if not taken.held_back][:3]
+    corrected = [
+        example(200 + number, image=taken.image_id, study=taken.study_id, name="opacity", revision=2)
+        for number, taken in enumerate(old)
+    ]
+    corrected = [taken.model_copy(update={"image_sequence": 5}) for taken in corrected]
+    first, second, third, fourth = [
+        taken.model_copy(update={"label_sequence": number})
+        for taken, number in zip(new_examples(4), (198, 199, 201, 300), strict=True)
+    ]
+    bench.send(*old, request(), first, second, corrected[0], third)
+    assert bench.trainer.corrected == [()]
+    late = corrected[2].model_copy(update={"label_sequence": 301})
+    bench.send(fourth, late)
+    assert bench.trainer.corrected == [(), (old[0].image_id,)]
+    (candidate,) = bench.candidates
+    assert (candidate.labels_used, candidate.labels_corrected) == (4, 1)
+    assert [kept.class_name for kept in bench.trainer.finished[0].old] == ["normal"] * 3
+    bench.send(release(1, candidate.version, ReleaseStage.REJECTED))
+    bench.send(
+        *[taken.model_copy(update={"label_sequence": 400 + n}) for n, taken in enumerate(new_examples(6)[4:])]
+    )
+    assert bench.trainer.corrected[2] == (old[2].image_id,)
+
+
+def test_a_held_back_correction_is_never_trained_on(bench: Bench) -> None:
+    held = next(example(i) for i in range(100) if example(i).held_back)
+    corrected = example(150, image=held.image_id, study=held.study_id, name="opacity", revision=2)
+    bench.send(held, request(), corrected.model_copy(update={"image_sequence": held.image_sequence}))
+    bench.send(*new_examples(6, 151)[:4])
+    assert bench.trainer.corrected == [(), ()]
+
+
+def test_a_mini_batch_that_was_undone_is_told_and_the_stream_goes_on(bench: Bench) -> None:
+    bench.trainer.undone = 1
+    bench.send(request(), *new_examples(4))
+    (candidate,) = bench.candidates
+    assert (candidate.labels_used, candidate.labels_quarantined) == (2, 2)
+    assert candidate.loss_first == candidate.loss_last == pytest.approx(1 / 3)
+
+
+def test_where_nothing_could_be_learned_more_labels_are_waited_for_and_then_it_is_given_up(
+    bench: Bench,
+) -> None:
+    bench.trainer.undone = 3
+    bench.send(request(), *new_examples(4))
+    assert bench.candidates == []
+    assert (bench.adaptation.attempt, bench.adaptation.phase) == (2, Phase.TRAINING)
+    bench.send(*new_examples(8)[4:])
+    assert [made.attempt for made in bench.candidates] == [2]
+    hopeless = Bench(trainer=ScribeTrainer(undone=99)).send(release(0, "ward-0"), request())
+    hopeless.send(*new_examples(8))
+    assert hopeless.candidates == []
+    assert hopeless.state.adaptation is None
+
+
+def test_of_two_requests_at_once_the_first_is_answered_and_the_other_can_come_again(bench: Bench) -> None:
+    bench.send(request(), request(Diagnosis.CONCEPT_DRIFT), *new_examples(4))
+    (candidate,) = bench.candidates
+    assert candidate.diagnosis is Diagnosis.DATA_DRIFT
+    bench.send(release(1, candidate.version))
+    bench.send(request(Diagnosis.CONCEPT_DRIFT, base=candidate.version))
+    assert bench.adaptation.request.diagnosis is Diagnosis.CONCEPT_DRIFT
+
+
+def test_a_full_log_lets_go_of_what_nothing_is_trained_on(bench: Bench) -> None:
+    small = SETTINGS.model_copy(update={"open_memory": 64, "labels_shallow": 40})
+    learning = Learning(small, bench.trainer, bench.catalog.release_of)
+    elsewhere = [example(i, device="ward/scanner-2", study=f"study-{i}b") for i in range(200)]
+    old = [example(i) for i in range(10)]
+    state = bench.send(*old, request()).state
+    for taken in [*elsewhere, *new_examples(40)]:
+        state, made = learning.step(state, taken)
+        assert len(state.examples) <= 64
+    assert len(made) == 1, "the last label completes the candidate"
+    (material,) = bench.trainer.finished
+    assert [taken.image_id for taken in material.old] == [x.image_id for x in old if not x.held_back]
+    assert elsewhere[-1] in material.present
+    assert elsewhere[0] not in material.present
 
 
 def numbers(bench: Bench) -> list[int]:

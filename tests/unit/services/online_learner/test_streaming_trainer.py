@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from medloop_model.checkpoint import load_package, save_package, save_teacher
 from medloop_model.network import BiTMedViT
 from medloop_model.statistics import Reference
 from medloop_model.training.export import export_package, export_teacher
+from medloop_model.training.streaming import StreamingLearner
 from medloop_schemas import (
     AdaptationRequested,
     CandidateTrained,
@@ -36,7 +40,9 @@ DEVICE = "ward/scanner-1"
 CLASSES = ("normal", "opacity")
 NONE = Checkpoints(Path("/dev/null/no-folder"))
 """A disk that takes nothing: everything is taught from the beginning."""
-SETTINGS = LearnerSettings(batch_size=4, labels_shallow=8, labels_distil=8, labels_expand=8)
+SETTINGS = LearnerSettings(
+    batch_size=4, labels_shallow=8, labels_distil=8, labels_expand=8, checkpoint_every=1
+)
 TINY = Architecture(
     image_size=8, channels=1, patch_size=4, width=12, depth=2, heads=2, mlp_ratio=2, classes=CLASSES
 )
@@ -113,6 +119,7 @@ def learn(
     checkpoints: Checkpoints = NONE,
     *,
     killed: bool = False,
+    more: Mapping[int, ExampleLabelled] = MappingProxyType({}),
 ) -> tuple[LearningState, CandidateTrained]:
     """Run a learner over fifty examples; a kill loses everything but the state and the checkpoints."""
     catalog = ReleaseCatalog()
@@ -121,7 +128,7 @@ def learn(
         base,
         *[example(i) for i in range(22)],
         asked,
-        *[example(i) for i in range(22, 60)],
+        *[more.get(i, example(i)) for i in range(22, 60)],
     ]
     state, candidates = LearningState(), []
 
@@ -142,14 +149,112 @@ def learn(
 
 
 @pytest.mark.parametrize("asked", [SHALLOW, DISTIL, EXPAND], ids=lambda asked: asked.strategy)
+@pytest.mark.parametrize("kept", [False, True], ids=["from the beginning", "from a checkpoint"])
 def test_a_candidate_is_byte_identical_after_a_kill_in_the_middle_of_training(
-    store: ArtifactStore, base: ReleaseChanged, asked: AdaptationRequested
+    store: ArtifactStore, base: ReleaseChanged, asked: AdaptationRequested, kept: bool, tmp_path: Path
 ) -> None:
     clean_state, clean = learn(store, base, asked)
-    state, candidate = learn(store, base, asked, killed=True)
+    checkpoints = Checkpoints(tmp_path / "learners") if kept else NONE
+    state, candidate = learn(store, base, asked, checkpoints, killed=True)
     assert candidate.package.sha256 == clean.package.sha256
     assert candidate == clean
     assert state == clean_state
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def interrupted(
+    store: ArtifactStore, base: ReleaseChanged, checkpoints: Checkpoints, labels: int
+) -> tuple[LearningState, Learning]:
+    """A learner of so many new labels, none held back, and the state it left when it was killed."""
+    catalog = ReleaseCatalog()
+    catalog.apply(base)
+    more = SETTINGS.model_copy(update={"labels_shallow": 64, "checkpoint_every": 2})
+    trainer = StreamingTrainer(store, more, checkpoints, open_streaming_learner)
+    learning, state = Learning(more, trainer, catalog.release_of), LearningState()
+    new = [each for each in map(example, range(20, 200)) if not each.held_back and each.class_index < 2]
+    for event in (base, *[example(i) for i in range(20)], SHALLOW, *new[:labels]):
+        state, _ = learning.step(state, event)
+    trainer = StreamingTrainer(store, more, checkpoints, open_streaming_learner)
+    return state, Learning(more, trainer, catalog.release_of)
+
+
+def steps_taken(
+    learning: Learning, state: LearningState, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, LearningState]:
+    """How many mini-batches a learner is taught to train on one more."""
+    taught: list[int] = []
+    step = StreamingLearner.step
+
+    def counted(learner: StreamingLearner, *given: Any) -> Any:
+        taught.append(1)
+        return step(learner, *given)
+
+    monkeypatch.setattr(StreamingLearner, "step", counted)
+    last = int(max(state.examples))
+    more = [each for each in map(example, range(200, 260)) if not each.held_back and each.class_index < 2]
+    for event in more[: SETTINGS.batch_size]:
+        state, _ = learning.step(state, event)
+    assert int(max(state.examples)) > last
+    monkeypatch.setattr(StreamingLearner, "step", step)
+    return len(taught), state
+
+
+def test_a_restart_goes_on_from_the_last_checkpoint(
+    store: ArtifactStore, base: ReleaseChanged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "learners")
+    state, resumed = interrupted(store, base, checkpoints, labels=5 * SETTINGS.batch_size)
+    assert len(files(tmp_path / "learners")) == 2
+    taught, after = steps_taken(resumed, state, monkeypatch)
+    assert taught == 2, "the fifth mini-batch, which came after the checkpoint, and the new one"
+    state, anew = interrupted(store, base, NONE, labels=5 * SETTINGS.batch_size)
+    taught, from_the_beginning = steps_taken(anew, state, monkeypatch)
+    assert taught == 6
+    assert after == from_the_beginning
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "foreign", "ahead"])
+def test_a_checkpoint_that_is_of_no_use_means_an_earlier_one_or_the_beginning(
+    store: ArtifactStore,
+    base: ReleaseChanged,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "learners")
+    state, _ = interrupted(store, base, NONE, labels=4 * SETTINGS.batch_size)
+    labels = 6 if damage == "ahead" else 4
+    _, resumed = interrupted(store, base, checkpoints, labels=labels * SETTINGS.batch_size)
+    earlier, last = files(tmp_path / "learners")
+    if damage == "gone":
+        last.unlink()
+    elif damage == "cut":
+        last.write_bytes(last.read_bytes()[:-100])
+    elif damage == "foreign":
+        last.write_bytes(earlier.read_bytes())
+    taught, after = steps_taken(resumed, state, monkeypatch)
+    assert taught == (1 if damage == "ahead" else 3)
+    _, anew = interrupted(store, base, NONE, labels=0)
+    assert after == steps_taken(anew, state, monkeypatch)[1]
+
+
+def test_a_corrected_label_of_a_rehearsed_image_reaches_the_learner_and_the_record(
+    store: ArtifactStore, base: ReleaseChanged
+) -> None:
+    old = next(i for i in range(20) if not example(i).held_back)
+    correction = example(old).model_copy(
+        update={"label_sequence": 30, "revision": 2, "class_index": 1 - old % 2}
+    )
+    correction = correction.model_copy(update={"class_name": CLASSES[correction.class_index]})
+    _, plain = learn(store, base, SHALLOW)
+    _, corrected = learn(store, base, SHALLOW, more={30: correction})
+    assert (plain.labels_corrected, corrected.labels_corrected) == (0, 1)
+    assert corrected.labels_used == plain.labels_used
+    assert corrected.version != plain.version
+    assert load_package(store.fetch(corrected.package)).provenance["labels_corrected"] == 1
 
 
 def test_a_candidate_is_a_whole_package_named_by_its_digest(
