@@ -98,6 +98,16 @@ docs-drift: bench-peers ## Measure the monitoring beside its peers and draw docs
 	$(MEDLOOP) bench drift --streams 20 --json runs/drift.json
 	$(BIN)/python benchmarks/drift/plot_overview.py runs/drift.json docs/drift.png
 
+.PHONY: docs-learn
+docs-learn: bench-peers ## Measure learning beside its peers; write docs/learning.md and docs/learn.png from the figures
+	$(MEDLOOP) bench learn --held-out 0 1 2 3 4 5 --json runs/learn.json
+	$(BIN)/python benchmarks/learn/write_document.py runs/learn.json docs/learning.md
+	$(BIN)/python benchmarks/learn/plot_learning.py runs/learn.json docs/learn.png
+
+.PHONY: tune-peers
+tune-peers: bench-peers ## Choose the settings of learning's peers on validation images again
+	$(BIN)/python benchmarks/learn/tune_peers.py
+
 .PHONY: bench-stationary
 bench-stationary: setup ## 100,000 unchanging images through a real broker: how many alarms, all of them false
 	$(BIN)/python benchmarks/drift/stationary_replay.py

@@ -83,7 +83,7 @@ def _learn(problem: Problem, observe: Observe, plugin: Any, rate: float) -> None
     )
     datasets = [_dataset(part, network.architecture) for part in (problem.old, problem.new)]
     before, after = benchmark_from_datasets(train=datasets).train_stream
-    with warnings.catch_warnings(action="ignore"):  # its replay calls what it itself calls deprecated
+    with warnings.catch_warnings(record=True):  # its replay calls what it itself calls deprecated
         strategy.train_epochs = 0
         strategy.train(before)
         strategy.train_epochs = 1

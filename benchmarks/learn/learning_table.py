@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from gaps import Estimate
 from learning_goals import Goal
-from methods import NONE, ORACLE
+from methods import MEDLOOP, NONE, ORACLE
 from outcomes import Outcomes
 from rich.table import Table
 
@@ -18,6 +18,13 @@ def lines(outcomes: Outcomes, goals: Sequence[Goal]) -> Iterator[Table | str]:
         yield accuracies(outcomes, scenario, drifts)
         if len(drifts) > 1:
             yield drift_by_drift(outcomes, scenario, drifts)
+        if MEDLOOP in outcomes.methods and len(outcomes.methods) > 1:
+            yield ahead(outcomes, scenario, drifts)
+    if outcomes.journeys:
+        yield eroded(outcomes)
+    if outcomes.step_cost is not None:
+        for name, milliseconds in outcomes.step_cost["milliseconds"].items():
+            yield f"{name:60} {milliseconds:8.1f} ms"
     for goal in goals:
         yield goal_line(goal)
 
@@ -58,6 +65,34 @@ def drift_by_drift(outcomes: Outcomes, scenario: str, drifts: list[str]) -> Tabl
         table.add_column(method, justify="right")
     for drift in drifts:
         table.add_row(drift, *(_percent(outcomes.accuracy(name, [drift], last, "new")) for name in methods))
+    return table
+
+
+def ahead(outcomes: Outcomes, scenario: str, drifts: list[str]) -> Table:
+    """Return a row a peer: medloop's lead on the new domain, drift by drift and seed by seed."""
+    table = Table(
+        title=f"{scenario}: medloop ahead of, points (behind where negative)", box=None, title_justify="left"
+    )
+    table.add_column("labels")
+    counts = outcomes.counts(drifts)
+    for count in counts:
+        table.add_column(str(count), justify="right")
+    for peer in outcomes.methods:
+        if peer != MEDLOOP:
+            cells = [_percent(outcomes.ahead(MEDLOOP, peer, drifts, count)) for count in counts]
+            table.add_row(peer, *cells)
+    return table
+
+
+def eroded(outcomes: Outcomes) -> Table:
+    """Return a row a method: balanced accuracy that each stop lost since it was learned."""
+    table = Table(title="ten drifts in a row: points lost since", box=None, title_justify="left")
+    table.add_column("method")
+    for point in outcomes.journeys[0]["points"]:
+        table.add_column(point["domain"], justify="right")
+    for method in dict.fromkeys(row["method"] for row in outcomes.journeys):
+        lost = outcomes.erosion(method).mean(axis=0)
+        table.add_row(method, *(f"{100 * value:+.1f}" for value in lost))
     return table
 
 

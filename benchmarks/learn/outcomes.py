@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from drifts import JOURNEY, STEP_COST
 from gaps import Estimate, FloatArray, estimate, gap_share, paired_difference
-from methods import NONE, ORACLE
+from methods import MEDLOOP, NONE, ORACLE
 
 DOMAINS = ("new", "old", "changed")
 
@@ -26,7 +26,7 @@ class Outcomes:
         self.rows = [row for row in rows if row["drift"] not in (JOURNEY, STEP_COST)]
         self.journeys = [row for row in rows if row["drift"] == JOURNEY]
         self.step_cost = next((row for row in rows if row["drift"] == STEP_COST), None)
-        self._points = {(row["drift"], row["seed"], row["method"]): row["points"] for row in rows}
+        self._points = {(row["drift"], row["seed"], row["method"]): row["points"] for row in self.rows}
 
     @cached_property
     def scenarios(self) -> dict[str, list[str]]:
@@ -126,6 +126,15 @@ class Outcomes:
         for scenario, drifts in self.scenarios.items():
             for group in (drifts, *([drift] for drift in drifts if len(drifts) > 1)):
                 yield from self._figures(scenario, group)
+        for method in dict.fromkeys(row["method"] for row in self.journeys):
+            lost = self.erosion(method)
+            yield {
+                "figure": "erosion",
+                "method": method,
+                "domains": [point["domain"] for point in self.journeys[0]["points"]],
+                "lost": lost.mean(axis=0).tolist(),
+                "seeds": len(lost),
+            }
         for row in (*self.rows, *self.journeys, *([self.step_cost] if self.step_cost else [])):
             yield {"figure": "run", **row}
 
@@ -141,7 +150,20 @@ class Outcomes:
                     **{name: asdict(self.accuracy(method, drifts, labels, name)) for name in DOMAINS},
                     "closed": asdict(self.closed(method, drifts, labels)),
                     "old_loss": asdict(self.old_loss(method, drifts, labels)),
+                    "milliseconds": self.milliseconds(method, drifts),
+                    "seeds": len(self.seeds),
                 }
+        for peer in self.methods if MEDLOOP in self.methods else ():
+            for labels in self.counts(drifts):
+                if peer != MEDLOOP:
+                    yield {
+                        "figure": "ahead",
+                        "scenario": scenario,
+                        "drifts": drifts,
+                        "peer": peer,
+                        "labels": labels,
+                        "ahead": asdict(self.ahead(MEDLOOP, peer, drifts, labels)),
+                    }
 
     @staticmethod
     def _value(points: list[dict[str, Any]], labels: int, domain: str) -> float:

@@ -91,7 +91,11 @@ def problem_of(drift: Drift, seed: int, data: Path) -> Problem:
     Raises:
         DatasetError: the data folder lacks the file, or it can't be used.
     """
-    stream = _stream(drift, seed, data)
+    return problem_from(_stream(drift, seed, data), drift, seed)
+
+
+def problem_from(stream: Stream, drift: Drift, seed: int) -> Problem:
+    """Return the problem that a stream poses."""
     choice = choose_model(stream, None, lambda _: None)
     before, new = _sides(stream)
     tested = _some(len(stream.new_test))
