@@ -24,7 +24,7 @@ def medloop(changes: dict[str, Any] | None = None) -> Method:
 
     def learn(problem: Problem, observe: Observe) -> None:
         learner = StreamingLearner(problem.package, *_teacher_and_plan(problem, changes or {}))
-        state = learner.begin(_labelled(problem.old, "old"))
+        state = learner.begin(_labelled(problem.old, "old", problem.old_domains))
         for number, batch in enumerate(problem.batches()):
             state, _ = learner.step(state, _labelled(batch, f"new {number}"))
             observe(partial(learner.package, state))
@@ -48,9 +48,9 @@ def parsed_changes(text: str) -> dict[str, Any]:
     return changes
 
 
-def _labelled(split: Split, name: str) -> Batch:
+def _labelled(split: Split, name: str, domains: tuple[str, ...] = ()) -> Batch:
     """An image that is shown twice is two images, as it is to a service."""
-    return Batch(split.images, split.labels, tuple(f"{name}/{place}" for place in range(len(split))))
+    return Batch(split.images, split.labels, tuple(f"{name}/{place}" for place in range(len(split))), domains)
 
 
 def _teacher_and_plan(problem: Problem, changes: dict[str, Any]) -> tuple[Any, TrainingPlan]:

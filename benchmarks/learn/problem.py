@@ -49,6 +49,7 @@ class Problem:
         classes: the model's classes, then new ones.
         old: what is remembered from before the change.
         new: the labelled stream after it, in order.
+        old_domains: what each of `old` comes from; empty where all come from one.
         old_test, new_test: of both domains; what the change contradicts is left out of the old.
         changed: (N,) bool over the new test: the images whose label or look the change touches.
         changed_stream: (N,) bool over `new`, likewise.
@@ -68,6 +69,7 @@ class Problem:
     changed_stream: NDArray[np.bool_]
     oracle_old: Split
     oracle_new: Split
+    old_domains: tuple[str, ...] = ()
 
     @property
     def strategy(self) -> str:

@@ -1,7 +1,8 @@
 """Ten drifts in a row, out to another scanner and back, five times: does what was learned wear off?
 
 Each adaptation starts from the model that the last one left, learns 256 labelled images of the domain at
-hand and remembers the last 512 labelled images of all before.
+hand and remembers 512 labelled images of all before, each domain and class as evenly as it can: the online
+learner's rule, for every method.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jobs import Journal
 from medloop_model.accuracy import balanced_accuracy
 from medloop_model.checkpoint import ModelPackage
 from medloop_model.engine import Engine
+from medloop_model.training.eviction import kept
 from medloop_services.replay.dataset import DEFAULT_FILES
 from medloop_services.replay.settings import ScenarioName
 from medloop_services.replay.split import Split, join
@@ -73,18 +75,22 @@ def travel(name: str, seed: int, data: Path, journal: Journal) -> None:
     """
     problem, stops = journey(seed, data)
     method = method_of(name, ScenarioName.DATA_DRIFT)
-    package, seen = problem.package, problem.old
+    package, seen, domains = problem.package, problem.old, (HOME,) * len(problem.old)
     after = []
-    for stop in stops:
+    for number, stop in enumerate(stops):
         here = replace(
             problem,
             package=package,
-            old=seen.select(np.arange(len(seen))[-REMEMBERED:]),
+            old=seen,
+            old_domains=domains,
             new=stop.shown,
             changed_stream=np.ones(len(stop.shown), np.bool_),
         )
         package = _with_fisher(_learned(here, method), package)
+        domains += (f"{number} {stop.domain}",) * len(stop.shown)
         seen = join([seen, stop.shown])
+        places = kept(domains, seen.labels.tolist(), REMEMBERED)
+        seen, domains = seen.select(np.array(places)), tuple(domains[place] for place in places)
         after.append(_accuracy(package, stop.test))
     points = [
         {"domain": stop.domain, "after": value, "end": _accuracy(package, stop.test)}

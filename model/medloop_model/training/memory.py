@@ -83,6 +83,12 @@ class Memory:
         told = [labels.get(image_id, label) for image_id, label in self.label_of.items()]
         return replace(self, labels=torch.tensor(told, dtype=torch.int64))
 
+    def latest_domain(self) -> Memory:
+        """The examples of the domain that the last one comes from."""
+        return self.at(
+            torch.tensor([domain == self.domains[-1] for domain in self.domains], dtype=torch.bool)
+        )
+
     def of(self, ids: Collection[str]) -> Memory:
         """The examples of some images."""
         return self.at(torch.tensor([image_id in ids for image_id in self.ids], dtype=torch.bool))

@@ -81,6 +81,14 @@ class Metrics:
     flipped: float
 
 
+@dataclass(frozen=True)
+class Restyling:
+    """Old examples of one domain, and how the new scanner would show them."""
+
+    examples: Memory
+    change: AcquisitionChange
+
+
 class StreamingLearner:
     """Adapts one model to one drift; the same examples in the same order give the same bytes.
 
@@ -229,9 +237,9 @@ class StreamingLearner:
     def _losses(self, state: LearnerState, shown: Memory) -> list[float]:
         """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
         losses: list[float] = []
-        change = self._acquisition_change(state) if self.plan.restyled else None
-        for new, old in self._mini_batches(state, shown, self.plan.first_steps if change else 0):
-            losses.append(self._descend(new, old, state.new, change))
+        restyling = self._restyling(state) if self.plan.restyled else None
+        for new, old in self._mini_batches(state, shown, self.plan.first_steps if restyling else 0):
+            losses.append(self._descend(new, old, state.new, restyling))
             if not math.isfinite(losses[-1]):
                 break
         return losses
@@ -248,13 +256,12 @@ class StreamingLearner:
         for _ in range(self.plan.rehearsal_steps + (0 if state.steps else first_steps)):
             yield state.new.draw(self.plan.rehearsal_batch, self._bench.generator), old
 
-    def _descend(
-        self, new: Memory, old: Memory, surroundings: Memory, change: AcquisitionChange | None
-    ) -> float:
+    def _descend(self, new: Memory, old: Memory, surroundings: Memory, restyling: Restyling | None) -> float:
         """One optimiser step on new examples, and on old ones as they were, restyled and transplanted."""
         generator = self._bench.generator
-        restyled = self.plan.restyled if change else 0
-        shown = new.joined(old.draw(self.plan.rehearsal_batch + restyled, generator))
+        shown = new.joined(old.draw(self.plan.rehearsal_batch, generator))
+        if restyling:
+            shown = shown.joined(restyling.examples.draw(self.plan.restyled, generator))
         rehearsed = slice(len(new), len(shown))
         pixels_BHWC, labels_B = shown.pixels, shown.labels
         if self.plan.transplanted:
@@ -264,10 +271,10 @@ class StreamingLearner:
             labels_B = torch.cat([labels_B, cell_labels_B])
         pixels_BHWC = self._varied(pixels_BHWC, generator)
         remembered_BHWC = pixels_BHWC[rehearsed]
-        if change:
-            last = slice(len(shown) - restyled, len(shown))
+        if restyling:
+            last = slice(len(shown) - self.plan.restyled, len(shown))
             pixels_BHWC = pixels_BHWC.clone()
-            pixels_BHWC[last] = change.applied(pixels_BHWC[last], generator)
+            pixels_BHWC[last] = restyling.change.applied(pixels_BHWC[last], generator)
         network = self._bench.network
         logits_BN = network.answer(shown.embeddings) if self._embeds_once else network(pixels_BHWC)
         return self._bench.descend(
@@ -275,19 +282,20 @@ class StreamingLearner:
         )
 
     @torch.no_grad()
-    def _acquisition_change(self, state: LearnerState) -> AcquisitionChange | None:
-        """How new images differ from old ones of the same classes; None if not as scanners differ."""
-        in_both = torch.tensor(sorted({*state.old.labels.tolist()} & {*state.new.labels.tolist()}))
+    def _restyling(self, state: LearnerState) -> Restyling | None:
+        """How new images differ from those before them; None if not as scanners differ."""
+        latest = state.old.latest_domain()
+        in_both = torch.tensor(sorted({*latest.labels.tolist()} & {*state.new.labels.tolist()}))
         if not len(in_both):
             return None
         old, new = (
             memory.at(torch.isin(memory.labels, in_both)).draw(_COMPARED, self._bench.generator)
-            for memory in (state.old, state.new)
+            for memory in (latest, state.new)
         )
         change = AcquisitionChange.between(old.pixels, new.pixels)
         shown_BHWC = change.applied(old.pixels, self._bench.generator)
         faithful = is_faithful(self._base(shown_BHWC), old.labels, new.answers, new.labels)
-        return change if faithful else None
+        return Restyling(latest, change) if faithful else None
 
     def _transplanted(
         self, old: Memory, surroundings: Memory, count: int, generator: torch.Generator

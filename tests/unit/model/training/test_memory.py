@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from medloop_model.training.memory import Memory
@@ -30,6 +32,8 @@ def test_an_empty_memory_gives_nothing() -> None:
     drawn = memory([]).draw(8, torch.Generator())
     assert len(drawn) == 0
     assert drawn.pixels.shape == (0, 8, 8, 1)
+    assert len(memory([0, 1]).draw(0, torch.Generator())) == 0
+    assert len(memory([]).latest_domain()) == 0
 
 
 def test_images_are_kept_as_bytes_and_shown_from_0_to_1() -> None:
@@ -53,6 +57,11 @@ def test_a_full_memory_lets_go_of_its_largest_class() -> None:
     assert filled.example_bytes == one
     assert filled.within(8 * one) is filled
     assert filled.within(5 * one - 1).label_of == {"image-4": 0, "image-5": 0, "image-6": 1, "image-7": 1}
+
+
+def test_the_latest_domain_is_the_last_ones() -> None:
+    elsewhere = replace(memory([1, 0], "new"), domains=("elsewhere",) * 2)
+    assert memory([0, 1]).joined(elsewhere).latest_domain().ids == ("new-0", "new-1")
 
 
 def test_what_is_joined_later_is_younger() -> None:
