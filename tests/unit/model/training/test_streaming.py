@@ -368,7 +368,7 @@ def test_a_step_without_a_finite_end_is_undone_and_its_batch_quarantined(
 
 def test_a_full_memory_keeps_both_classes_and_its_bytes(home: tuple[ModelPackage, Path]) -> None:
     one_example = 8 * 8 + 8
-    plan = replace(plan_for(SHALLOW_EWC), memory_bytes=2 * 10 * one_example)
+    plan = replace(plan_for(SHALLOW_EWC), restyled=0, memory_bytes=2 * 10 * one_example)
     learner = StreamingLearner(*home, plan)
     images, labels = inverted(shades(60, 4))
     rare = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:4]])
@@ -389,7 +389,7 @@ def test_a_full_memory_keeps_both_classes_and_its_bytes(home: tuple[ModelPackage
 def test_labels_of_one_class_alone_are_kept_and_not_trained_on(home: tuple[ModelPackage, Path]) -> None:
     images, labels = inverted(shades(64, 4))
     dark, bright = images[labels == 0][:16], images[labels == 1][:16]
-    learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
+    learner = StreamingLearner(*home, replace(plan_for(SHALLOW_EWC), first_steps=0))
     state, metrics = learner.step(learner.begin(), batch((dark, np.zeros(16, np.int64)), "dark"))
     assert (metrics.seen, metrics.steps) == (16, 0)
     assert np.isnan(metrics.loss)
@@ -419,8 +419,9 @@ def test_a_teacher_of_another_task_is_refused(
 ) -> None:
     other = BiTMedViT(replace(TINY, **change).full_precision())
     save_teacher(export_teacher(other, {}), tmp_path / "teacher.safetensors")
+    plan = replace(plan_for(DISTIL_ALL), alpha=0.7)
     with pytest.raises(TeacherMismatch, match="the teacher"):
-        StreamingLearner(home[0], tmp_path / "teacher.safetensors", plan_for(DISTIL_ALL))
+        StreamingLearner(home[0], tmp_path / "teacher.safetensors", plan)
 
 
 @pytest.mark.parametrize("name", ["head.weight", "blocks.7.fc1.weight"])
