@@ -74,10 +74,9 @@ class Block(nn.Module):
         self.fc2 = linear(hidden, self.width, ternary, RESIDUAL_GAIN)
 
     def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: D102
-        # What a linear returns is nobody else's: the sum may take its memory.
-        x_BTD = self.out(self._attention(self.qkv(x_BTD))).add_(x_BTD)
+        x_BTD = x_BTD + self.out(self._attention(self.qkv(x_BTD)))
         mlp_BTD: Tensor = self.fc2(functional.gelu(self.fc1(x_BTD)))
-        return mlp_BTD.add_(x_BTD)
+        return x_BTD + mlp_BTD
 
     def _attention(self, qkv_BTO: Tensor) -> Tensor:
         """Multi-query attention (arXiv 1911.02150): every query head reads the one key and value head."""
