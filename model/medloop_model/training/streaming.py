@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -34,28 +34,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medloop_model.architecture import Architecture
-from medloop_model.checkpoint import ModelPackage, Tensors, load_teacher
+from medloop_model.checkpoint import ModelPackage, load_teacher
 from medloop_model.errors import ShapeError, TeacherMismatch
 from medloop_model.network import BitLinear, BiTMedViT
 from medloop_model.training.batch import Batch
-from medloop_model.training.discriminant import place_head
-from medloop_model.training.ewc import fisher_diagonal, merge_fisher, normalise_fisher
-from medloop_model.training.export import export_package, network_from
+from medloop_model.training.candidate import candidate
+from medloop_model.training.export import network_from
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, freeze
 from medloop_model.training.head import expand_head, imprint
-from medloop_model.training.images import augment, to_labels, to_pixels, usual_bounds
+from medloop_model.training.images import to_pixels, usual_bounds
+from medloop_model.training.intake import Intake
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.memory import Memory
 from medloop_model.training.objective import Objective
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
 from medloop_model.training.quantizers import flipped_codes
-from medloop_model.training.restyle import AcquisitionChange, is_faithful
-from medloop_model.training.transplant import transplant
+from medloop_model.training.showing import Restyling, Showing, restyling
 from medloop_model.training.workbench import Workbench
-
-_EMBEDDED_AT_ONCE = 64
-_COMPARED = 128  # images of each domain that tell how a scanner has changed
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,6 @@ class Metrics:
     loss: float
     accuracy: float
     flipped: float
-
-
-@dataclass(frozen=True)
-class Restyling:
-    """Old examples of one domain, and how the new scanner would show them."""
-
-    examples: Memory
-    change: AcquisitionChange
 
 
 class StreamingLearner:
@@ -119,17 +107,23 @@ class StreamingLearner:
         self._base = network_from(package)
         network = expand_head(self._base, plan.classes)
         self._architecture = network.architecture
-        self._bounds = usual_bounds(self._architecture)
+        self._showing = Showing(plan, usual_bounds(self._architecture))
         self._backbone_moves = plan.everything or plan.strategy != EXPAND_HEAD
         self._embeds_once = not (self._backbone_moves or plan.augmentation or plan.transplanted)
         self._anchor = {name: p.detach().clone() for name, p in network.named_parameters()}
-        self._fisher = _expand_fisher(package, self._anchor)
         moving = freeze(network, DISTIL_ALL if plan.everything else plan.strategy)
         self._bench = Workbench(network, moving, plan)
         teacher = _teacher(teacher_path, self._architecture) if teacher_path and plan.alpha < 1 else None
-        self._objective = Objective(plan, self._base, teacher, moving, self._anchor, self._fisher)
+        fisher = _expand_fisher(package, self._anchor)
+        self._objective = Objective(plan, self._base, teacher, moving, self._anchor, fisher)
+        self._intake = Intake(
+            self._base,
+            self._architecture,
+            embeds=not self._backbone_moves,
+            answers=plan.strategy == DISTIL_ALL or plan.restyled > 0,
+        )
         self._memory_bytes = plan.memory_bytes // 2  # for old examples, and as many for new ones
-        if self._memory_bytes < self._nothing().example_bytes:
+        if self._memory_bytes < self._intake.nothing().example_bytes:
             raise ValueError(f"memory_bytes is {plan.memory_bytes}, too few for an image of each domain")
 
     def begin(self, old: Batch | None = None) -> LearnerState:
@@ -141,6 +135,7 @@ class StreamingLearner:
         Raises:
             ShapeError: images or labels don't fit the model.
         """
+        nothing = self._intake.nothing()
         latent = {name: self._anchor[name] for name in self._bench.moving}
         return LearnerState(
             latent=latent,
@@ -153,8 +148,8 @@ class StreamingLearner:
             quarantined=0,
             imprinted=len(self._base.architecture.classes),
             generator=torch.Generator().manual_seed(self.plan.seed).get_state(),
-            old=(self._nothing() if old is None else self._examples(old)).within(self._memory_bytes),
-            new=self._nothing(),
+            old=nothing if old is None else self._intake.examples(old).within(self._memory_bytes),
+            new=nothing,
         )
 
     def step(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
@@ -163,7 +158,7 @@ class StreamingLearner:
         Raises:
             ShapeError: images or labels don't fit the model, or there are none.
         """
-        told = self._examples(batch)
+        told = self._intake.examples(batch)
         if not len(told):
             raise ShapeError("a mini-batch needs at least one labelled image")
         known = {**state.old.label_of, **state.new.label_of}
@@ -217,17 +212,7 @@ class StreamingLearner:
 
     def package(self, state: LearnerState) -> ModelPackage:
         """A state's model, packed, with its running Fisher information and no reference."""
-        network = self._averaged(state)
-        if self.plan.discriminant_images:
-            self._place_head(network, state)
-        provenance = {
-            "plan": asdict(self.plan),
-            "new_examples": state.seen,
-            "labels_corrected": state.corrected,
-            "quarantined": state.quarantined,
-            "steps": state.steps,
-        }
-        return export_package(network, provenance, fisher=self._running_fisher(network, state))
+        return candidate(self._averaged(state), state, self._showing, self._objective.fisher)
 
     def _averaged(self, state: LearnerState) -> BiTMedViT:
         network = BiTMedViT(self._architecture)
@@ -237,9 +222,11 @@ class StreamingLearner:
     def _losses(self, state: LearnerState, shown: Memory) -> list[float]:
         """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
         losses: list[float] = []
-        restyling = self._restyling(state) if self.plan.restyled else None
-        for new, old in self._mini_batches(state, shown, self.plan.first_steps if restyling else 0):
-            losses.append(self._descend(new, old, state.new, restyling))
+        restyled = None
+        if self.plan.restyled:
+            restyled = restyling(state.old, state.new, self._base, self._bench.generator)
+        for new, old in self._mini_batches(state, shown, self.plan.first_steps if restyled else 0):
+            losses.append(self._descend(new, old, state.new, restyled))
             if not math.isfinite(losses[-1]):
                 break
         return losses
@@ -256,57 +243,29 @@ class StreamingLearner:
         for _ in range(self.plan.rehearsal_steps + (0 if state.steps else first_steps)):
             yield state.new.draw(self.plan.rehearsal_batch, self._bench.generator), old
 
-    def _descend(self, new: Memory, old: Memory, surroundings: Memory, restyling: Restyling | None) -> float:
+    def _descend(self, new: Memory, old: Memory, surroundings: Memory, restyled: Restyling | None) -> float:
         """One optimiser step on new examples, and on old ones as they were, restyled and transplanted."""
         generator = self._bench.generator
         shown = new.joined(old.draw(self.plan.rehearsal_batch, generator))
-        if restyling:
-            shown = shown.joined(restyling.examples.draw(self.plan.restyled, generator))
+        if restyled:
+            shown = shown.joined(restyled.examples.draw(self.plan.restyled, generator))
         rehearsed = slice(len(new), len(shown))
         pixels_BHWC, labels_B = shown.pixels, shown.labels
         if self.plan.transplanted:
             count = self.plan.transplanted
-            cells_BHWC, cell_labels_B = self._transplanted(old, surroundings, count, generator)
+            cells_BHWC, cell_labels_B = self._showing.transplanted(old, surroundings, count, generator)
             pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
             labels_B = torch.cat([labels_B, cell_labels_B])
-        pixels_BHWC = self._varied(pixels_BHWC, generator)
+        pixels_BHWC = self._showing.varied(pixels_BHWC, generator)
         remembered_BHWC = pixels_BHWC[rehearsed]
-        if restyling:
+        if restyled:
             last = slice(len(shown) - self.plan.restyled, len(shown))
             pixels_BHWC = pixels_BHWC.clone()
-            pixels_BHWC[last] = restyling.change.applied(pixels_BHWC[last], generator)
+            pixels_BHWC[last] = restyled.change.applied(pixels_BHWC[last], generator)
         network = self._bench.network
         logits_BN = network.answer(shown.embeddings) if self._embeds_once else network(pixels_BHWC)
-        return self._bench.descend(
-            self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed, remembered_BHWC)
-        )
-
-    @torch.no_grad()
-    def _restyling(self, state: LearnerState) -> Restyling | None:
-        """How new images differ from those before them; None if not as scanners differ."""
-        latest = state.old.latest_domain()
-        in_both = torch.tensor(sorted({*latest.labels.tolist()} & {*state.new.labels.tolist()}))
-        if not len(in_both):
-            return None
-        old, new = (
-            memory.at(torch.isin(memory.labels, in_both)).draw(_COMPARED, self._bench.generator)
-            for memory in (latest, state.new)
-        )
-        change = AcquisitionChange.between(old.pixels, new.pixels)
-        shown_BHWC = change.applied(old.pixels, self._bench.generator)
-        faithful = is_faithful(self._base(shown_BHWC), old.labels, new.answers, new.labels)
-        return Restyling(latest, change) if faithful else None
-
-    def _transplanted(
-        self, old: Memory, surroundings: Memory, count: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        cells = old.draw(count, generator)
-        return transplant(cells.pixels, surroundings.pixels, generator), cells.labels
-
-    def _varied(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.plan.augmentation:
-            return pixels_BHWC
-        return augment(pixels_BHWC, generator, self.plan.augmentation, self._bounds)
+        loss = self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed, remembered_BHWC)
+        return self._bench.descend(loss)
 
     @torch.no_grad()
     def _accuracy(self, told: Memory) -> float:
@@ -340,61 +299,11 @@ class StreamingLearner:
         # Every class keeps its share of a balanced batch, whichever domain it comes from.
         return old.at(confirmed_N[old.labels]).joined(new.at(~confirmed_N[new.labels]))
 
-    def _examples(self, batch: Batch) -> Memory:
-        """A batch's images, each once with its last label, and what is asked of each image only once."""
-        pixels_BHWC = to_pixels(batch.images, self._architecture)
-        labels_B = to_labels(batch.labels, self._architecture)
-        embeddings_BD, answers_BN = self._recalled(pixels_BHWC)
-        last = {image_id: place for place, image_id in enumerate(batch.ids)}
-        return Memory(
-            ids=batch.ids,
-            domains=batch.domains or ("",) * len(batch),
-            images=torch.from_numpy(batch.images).view_as(pixels_BHWC),
-            labels=labels_B,
-            answers=answers_BN,
-            embeddings=embeddings_BD,
-        ).at(torch.tensor(sorted(last.values()), dtype=torch.int64))
-
-    @torch.no_grad()
-    def _recalled(self, pixels_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of a backbone that stays, and the base's answers where something is judged by them."""
-        unasked = pixels_BHWC.new_zeros(len(pixels_BHWC), 0)
-        parts = torch.split(pixels_BHWC, _EMBEDDED_AT_ONCE)
-        if not self._backbone_moves:
-            return torch.cat([self._base.embed(part) for part in parts]), unasked
-        if self.plan.strategy == DISTIL_ALL or self.plan.restyled:
-            return unasked, torch.cat([self._base(part) for part in parts])
-        return unasked, unasked
-
     def _embeddings(self, examples: Memory) -> Tensor:
         """Of the bench's network; those remembered where its backbone doesn't move (B, D)."""
         if not self._backbone_moves:
             return examples.embeddings
         return self._bench.network.embed(examples.pixels)
-
-    def _nothing(self) -> Memory:
-        side, channels = self._architecture.image_size, self._architecture.channels
-        return self._examples(Batch(np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int64), ()))
-
-    def _place_head(self, network: BiTMedViT, state: LearnerState) -> None:
-        """Fit the head to augmented examples of both domains, and of old cells in new surroundings."""
-        count = self.plan.discriminant_images
-        generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
-        drawn = [memory.draw(count, generator) for memory in (state.old, state.new) if len(memory)]
-        domains = [(examples.pixels, examples.labels) for examples in drawn]
-        if self.plan.transplanted and len(state.old) and len(state.new):
-            domains.append(self._transplanted(state.old, state.new, count, generator))
-        varied = [(self._varied(pixels_BHWC, generator), labels_B) for pixels_BHWC, labels_B in domains]
-        if varied:
-            place_head(network, varied, self.plan.shrinkage)
-
-    def _running_fisher(self, network: BiTMedViT, state: LearnerState) -> Tensors:
-        """Online EWC: what mattered so far and what matters on the new domain."""
-        generator = torch.Generator().manual_seed(self.plan.seed)  # its own, so that exporting draws nothing
-        drawn = state.new.draw(self.plan.fisher_images, generator)
-        recent = normalise_fisher(fisher_diagonal(network, drawn.pixels, generator))
-        merged = merge_fisher(self._fisher, recent, self.plan.fisher_decay) if self._fisher else recent
-        return {name: fisher.numpy().astype(np.float16) for name, fisher in merged.items()}
 
     def _ternary(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The latent weights among `weights` that are rounded to ternary codes and may move."""
