@@ -71,7 +71,9 @@ def test_a_reservoir_keeps_every_example_equally_likely():
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ["medloop:rehearsal_steps=0,fisher_images=2", "article", "replay", "der++", "head"])
+@pytest.mark.parametrize(
+    "name", ["medloop:rehearsal_steps=0,fisher_images=2", "article", "replay", "der++", "head"]
+)
 def test_a_method_learns_the_stream_in_order_and_is_judged_at_the_counts(problem, name):
     judge = adapt(problem, method_of(name, ScenarioName.DATA_DRIFT))
     assert [point.labels for point in judge.points] == [16, 32, 64]
