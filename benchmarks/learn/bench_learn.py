@@ -6,8 +6,8 @@
 Every method is given the same deployed model, the same labelled images in the same order, one mini-batch of
 16 after the other, and the same remembered images from before the change; its model is judged on both
 domains' test images, as it would be served, after 16, 32, … 512 labels. What is done is kept in the output
-folder, and a run that was cut short goes on where it was. A `medloop:name=value,…` among the methods tries
-another plan.
+folder, and a run that was cut short goes on where it was: after a change of the code name another folder. A
+`medloop:name=value,…` among the methods tries another plan.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def run_drifts(jobs: list[Job], data: Path, journal: Journal, workers: int) -> N
     over_processes("models", prepare_model, [(drift, data) for drift in models.values()], workers)
     wanted = {(job.drift.name, job.seed % ORACLES): job for job in jobs if ORACLE in job.methods}
     over_processes("oracles", oracle_of, [(job.drift, job.seed, data) for job in wanted.values()], workers)
-    over_processes("drifts", run_job, [(job, data, journal) for job in jobs], workers)
+    # The last drifts are the slowest: begun first, none is waited for alone.
+    over_processes("drifts", run_job, [(job, data, journal) for job in reversed(jobs)], workers)
 
 
 def run_journeys(

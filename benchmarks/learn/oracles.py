@@ -10,6 +10,7 @@ from pathlib import Path
 
 from drifts import Drift
 from medloop_model.checkpoint import ModelPackage, load_package, save_package
+from medloop_model.training import oracle
 from medloop_model.training.export import export_package, network_from
 from medloop_model.training.head import expand_head
 from medloop_model.training.oracle import OracleSettings, train_oracle
@@ -45,6 +46,7 @@ def unadapted(problem: Problem) -> ModelPackage:
 
 def _key(problem: Problem, settings: OracleSettings) -> str:
     digest = hashlib.sha256(json.dumps([asdict(settings), problem.classes], sort_keys=True).encode())
+    digest.update(Path(oracle.__file__).read_bytes())  # trained otherwise, it is another one
     for name, tensor in sorted(problem.package.latent.items()):
         digest.update(name.encode())
         digest.update(tensor.tobytes())

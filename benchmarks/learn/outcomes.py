@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from drifts import JOURNEY, STEP_COST
+from drifts import COUNTS, JOURNEY, STEP_COST
 from gaps import Estimate, FloatArray, estimate, gap_share, paired_difference
 from methods import MEDLOOP, NONE, ORACLE
 
@@ -51,13 +51,13 @@ class Outcomes:
         return sorted({row["seed"] for row in self.rows})
 
     def counts(self, drifts: Sequence[str]) -> list[int]:
-        """Return after how many labels every method was judged on every one of some drifts."""
+        """Return which of COUNTS every method reached on every one of some drifts."""
         seen = [
             {point["labels"] for point in points}
             for (drift, _, method), points in self._points.items()
             if drift in drifts and method not in (NONE, ORACLE)
         ]
-        return sorted(set.intersection(*seen)) if seen else []
+        return sorted(set(COUNTS).intersection(*seen)) if seen else []
 
     def values(self, method: str, drifts: Sequence[str], labels: int, domain: str) -> FloatArray:
         """Return a method's (seeds, drifts) figures after so many labels; a bound's never change."""

@@ -34,8 +34,8 @@ DRIFTS = ("scanner 3", "gaussian-noise 3", "brightness-up 3", "policy", "new cla
 SEED = 100
 """Of the streams; none that is measured."""
 
-RATES = (3e-4, 1e-3, 3e-3)
-HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Where only the head moves."""
 
 WEIGHTS = {"article": (0.01, 0.1, 1.0), "der++": (0.1, 0.5, 1.0), "avalanche-ewc": (1.0, 100.0, 10_000.0)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import bench_learn
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from medloop_services.replay.dataset import draw_dataset
 from medloop_services.replay.errors import DatasetError
 from medloop_services.replay.scenario import build_scenario
 from medloop_services.replay.settings import ScenarioName, ScenarioSettings
-from methods import AvalancheMissing, method_of
+from methods import PEERS, AvalancheMissing, method_of
 from oracles import unadapted
 from peer_settings import PeerSettings
 from plain_learners import article, fine_tune, network_of
@@ -70,7 +71,9 @@ def test_a_reservoir_keeps_every_example_equally_likely():
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ["medloop:rehearsal_steps=0", "article", "replay", "der++", "head"])
+@pytest.mark.parametrize(
+    "name", ["medloop:rehearsal_steps=0,fisher_images=2", "article", "replay", "der++", "head"]
+)
 def test_a_method_learns_the_stream_in_order_and_is_judged_at_the_counts(problem, name):
     judge = adapt(problem, method_of(name, ScenarioName.DATA_DRIFT))
     assert [point.labels for point in judge.points] == [16, 32, 64]
@@ -102,14 +105,11 @@ def test_without_adaptation_the_old_answers_stay(problem):
 @pytest.mark.timeout(120)
 def test_avalanche_without_its_penalty_takes_the_same_steps_as_fine_tuning(problem):
     try:
-        peer = method_of("avalanche-ewc", ScenarioName.DATA_DRIFT)
+        unheld = PEERS["avalanche-ewc"](PeerSettings(1e-3, weight=0.0))
     except AvalancheMissing:
         pytest.skip("Avalanche is not installed: `make bench-peers`")
-    del peer
-    import avalanche_peers
-
     theirs, ours = [], []
-    avalanche_peers.avalanche_ewc(PeerSettings(1e-3, 0.0))(problem, lambda export: theirs.append(export()))
+    unheld(problem, lambda export: theirs.append(export()))
     fine_tune(PeerSettings(1e-3))(problem, lambda export: ours.append(export()))
     assert len(theirs) == len(ours) == 4
     for name, value in ours[-1].latent.items():
@@ -126,3 +126,10 @@ def test_a_changed_plan_is_read_from_the_methods_name():
 def test_a_method_that_there_is_not_is_refused():
     with pytest.raises(DatasetError, match="there is no method 'magic'; choose of none, oracle, medloop"):
         method_of("magic", ScenarioName.DATA_DRIFT)
+
+
+def test_a_condition_that_there_is_not_is_refused(monkeypatch, tmp_path):
+    command = ["bench_learn.py", "--data", str(tmp_path), "--conditions", "fog"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(DatasetError, match="no condition is called 'fog'; there are scanner 2"):
+        bench_learn.main()
