@@ -34,7 +34,7 @@ from medloop_model.training.images import to_pixels
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, choose
 from medloop_model.training.streaming import StreamingLearner
-from medloop_model.training.tuning import Past, Trial, Tuned, TuningSettings, brier_score, tune
+from medloop_model.training.tuning import Past, Trial, Tuned, TuningSettings, brier_scores, tune
 from medloop_model.training.validation import Comparison, Examples, answer, compare, hold_out, logits_of
 from medloop_model.training.verdict import (
     Limits,
@@ -324,13 +324,15 @@ class _Task:
         (old, old_trial), (new, new_trial) = hold_out(self.old, TUNING), hold_out(self.new, TUNING)
         if not len(new) or not len(new_trial):
             return None
-        sides = [side for side in (new_trial, old_trial if self.old_counts else None) if side]
+        sides = [side for side in (new_trial, *([old_trial] * self.old_counts)) if len(side)]
 
-        def train(tried: TrainingPlan) -> Iterator[float]:
+        def train(tried: TrainingPlan) -> Iterator[Scores]:
             # A trial's own Fisher information is of no use: one image's is measured, the fewest possible.
             for lesson in self._lessons(replace(tried, fisher_images=1), old, new):
                 package = lesson.package()
-                yield -float(np.mean([brier_score(answer(package, x.images), x.labels) for x in sides]))
+                scored = [brier_scores(answer(package, side.images), side.labels) for side in sides]
+                count = sum(map(len, sides)) / len(sides)  # so that each side counts the same in the mean
+                yield np.concatenate([scores * count / len(scores) for scores in scored])
 
         known = [one.parameters for one in past if one.strategy == plan.strategy]
         return tune(plan, train, self.settings.tuning, clock, past=known, progress=progress)
