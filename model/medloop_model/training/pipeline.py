@@ -34,7 +34,7 @@ from medloop_model.training.images import to_pixels
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, choose
 from medloop_model.training.streaming import StreamingLearner
-from medloop_model.training.tuning import Past, Trial, Tuned, TuningSettings, brier_scores, tune
+from medloop_model.training.tuning import Past, Scores, Trial, Tuned, TuningSettings, brier_scores, tune
 from medloop_model.training.validation import Comparison, Examples, answer, compare, hold_out, logits_of
 from medloop_model.training.verdict import (
     Limits,
