@@ -32,7 +32,7 @@ from medloop_model.training.calibration import (
 )
 from medloop_model.training.images import to_pixels
 from medloop_model.training.plan import TrainingPlan
-from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, choose
+from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, Recalibration, choose
 from medloop_model.training.streaming import StreamingLearner
 from medloop_model.training.tuning import Past, Scores, Trial, Tuned, TuningSettings, brier_scores, tune
 from medloop_model.training.validation import Comparison, Examples, answer, compare, hold_out, logits_of
@@ -197,7 +197,7 @@ def auto_tuning_pipeline(
     if choice.plan is not None:
         candidate = task.fine_tuned(choice, choice.plan, past, clock, progress)
     elif choice.recalibration is not None:
-        candidate = task.moved(choice)
+        candidate = task.moved(choice, choice.recalibration)
     else:
         verdict = Verdict(passed=False, reason=choice.reasons[-1])
         candidate = Candidate(monitoring_report.cause, choice, None, verdict, Evidence())
@@ -284,14 +284,17 @@ class _Task:
         evidence = Evidence(len(self.old), len(self.new), validation, temperature, tuned=tuned)
         return self._candidate(replace(choice, plan=plan), package, verdict, evidence)
 
-    def moved(self, choice: Choice) -> Candidate:
+    def moved(self, choice: Choice, recalibration: Recalibration) -> Candidate:
         """Move the base's answers to the priors of what comes now; nothing is trained.
 
         Raises:
             ShapeError: there is no image since the change.
         """
-        labelled = self.old if len(self.old) else self.new
-        temperature = temperature_of_base(self.base, logits_of(self.base, labelled.images), labelled.labels)
+        temperature = 1.0
+        if recalibration.temperature:
+            labelled = self.old if len(self.old) else self.new
+            logits_BN = logits_of(self.base, labelled.images)
+            temperature = temperature_of_base(self.base, logits_BN, labelled.labels)
         shown = [images for images in (self.report.unlabelled, self.new.images) if len(images)]
         if not shown:
             raise ShapeError("new priors need images since the change: give some, labelled or not")
