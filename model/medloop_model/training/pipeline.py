@@ -42,6 +42,7 @@ from medloop_model.training.verdict import (
     Verdict,
     judge,
     judge_recalibrated,
+    ruins_calibration,
 )
 
 TUNING = "tuning"
@@ -271,15 +272,17 @@ class _Task:
         clock: Callable[[], float],
         progress: Callable[[Trial], None],
     ) -> Candidate:
-        """Train by a plan, or by a better one that a search finds, and recalibrate."""
+        """Train by a plan, or by a better one that a search finds; recalibrate if calibration is ruined."""
         tuned = self._tuned(plan, past, clock, progress)
         plan = tuned.plan if tuned else plan
         *_, lesson = self._lessons(plan, self.old, self.new)
-        # Before it is judged, so that the studies that judge it play no part in it.
-        # Answers are of the trained head, and say nothing of one that was fitted in closed form.
-        temperature = 1.0 if plan.discriminant_images else temperature_of(lesson.answers)
-        package = recalibrated(lesson.package(), temperature=temperature)
+        package, temperature = lesson.package(), 1.0
         validation = self._validated(package)
+        # Answers are of the trained head, and say nothing of one that was fitted in closed form.
+        if ruins_calibration(validation, self.settings.limits) and not plan.discriminant_images:
+            temperature = temperature_of(lesson.answers)
+            package = recalibrated(package, temperature=temperature)
+            validation = self._validated(package)
         verdict = judge(validation, self.settings.limits, old_counts=self.old_counts)
         evidence = Evidence(len(self.old), len(self.new), validation, temperature, tuned=tuned)
         return self._candidate(replace(choice, plan=plan), package, verdict, evidence)
