@@ -47,6 +47,7 @@ class Adapted:
     old_calibration_error: float
     seconds: float
     trials: int
+    paid: bool
 
     @classmethod
     def of(cls, candidate: Candidate, stream: Stream) -> Adapted:
@@ -59,7 +60,13 @@ class Adapted:
         new, old = measured(stream.new_test), measured(stream.old_test)
         tuned = candidate.evidence.tuned
         return cls(
-            new[0], old[0], new[1], old[1], candidate.evidence.seconds, len(tuned.trials) if tuned else 0
+            new=new[0],
+            old=old[0],
+            new_calibration_error=new[1],
+            old_calibration_error=old[1],
+            seconds=candidate.evidence.seconds,
+            trials=len(tuned.trials) if tuned else 0,
+            paid=tuned is not None and tuned.paid,
         )
 
 
@@ -89,7 +96,10 @@ def measure(arguments: argparse.Namespace, seed: int) -> Pair:
         return Adapted.of(candidate, stream)
 
     pair = Pair(seed, adapted(None), adapted(TuningSettings(arguments.seconds, arguments.trials, seed=seed)))
-    tell(f"seed {seed}: {pair.plain.new:.1f} → {pair.tuned.new:.1f} after {pair.tuned.trials} trials")
+    taken = "taken" if pair.tuned.paid else "not taken"
+    tell(
+        f"seed {seed}: {pair.plain.new:.1f} → {pair.tuned.new:.1f} after {pair.tuned.trials} trials, {taken}"
+    )
     return pair
 
 

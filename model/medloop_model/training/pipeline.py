@@ -32,9 +32,9 @@ from medloop_model.training.calibration import (
     temperature_of_base,
 )
 from medloop_model.training.plan import TrainingPlan
-from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, choose
+from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, Recalibration, choose
 from medloop_model.training.streaming import StreamingLearner
-from medloop_model.training.tuning import Past, Trial, Tuned, TuningSettings, brier_score, tune
+from medloop_model.training.tuning import Past, Scores, Trial, Tuned, TuningSettings, brier_scores, tune
 from medloop_model.training.validation import Comparison, Examples, answer, compare, hold_out, logits_of
 from medloop_model.training.verdict import (
     Limits,
@@ -42,6 +42,7 @@ from medloop_model.training.verdict import (
     Verdict,
     judge,
     judge_recalibrated,
+    ruins_calibration,
 )
 
 TUNING = "tuning"
@@ -197,7 +198,7 @@ def auto_tuning_pipeline(
     if choice.plan is not None:
         candidate = task.fine_tuned(choice, choice.plan, past, clock, progress)
     elif choice.recalibration is not None:
-        candidate = task.moved(choice)
+        candidate = task.moved(choice, choice.recalibration)
     else:
         verdict = Verdict(passed=False, reason=choice.reasons[-1])
         candidate = Candidate(monitoring_report.cause, choice, None, verdict, Evidence())
@@ -274,27 +275,32 @@ class _Task:
         clock: Callable[[], float],
         progress: Callable[[Trial], None],
     ) -> Candidate:
-        """Train by a plan, or by a better one that a search finds, and recalibrate."""
+        """Train by a plan, or by a better one that a search finds; recalibrate if calibration is ruined."""
         tuned = self._tuned(plan, past, clock, progress)
         plan = tuned.plan if tuned else plan
         *_, lesson = self._lessons(plan, self.old, self.new)
-        # Before it is judged, so that the studies that judge it play no part in it.
-        # Answers are of the trained head, and say nothing of one that was fitted in closed form.
-        temperature = 1.0 if plan.discriminant_images else temperature_of(lesson.answers)
-        package = recalibrated(lesson.package(), temperature=temperature)
+        package, temperature = lesson.package(), 1.0
         validation = self._validated(package)
+        # Answers are of the trained head, and say nothing of one that was fitted in closed form.
+        if ruins_calibration(validation, self.settings.limits) and not plan.discriminant_images:
+            temperature = temperature_of(lesson.answers)
+            package = recalibrated(package, temperature=temperature)
+            validation = self._validated(package)
         verdict = judge(validation, self.settings.limits, old_counts=self.old_counts)
         evidence = Evidence(len(self.old), len(self.new), validation, temperature, tuned=tuned)
         return self._candidate(replace(choice, plan=plan), package, verdict, evidence)
 
-    def moved(self, choice: Choice) -> Candidate:
+    def moved(self, choice: Choice, recalibration: Recalibration) -> Candidate:
         """Move the base's answers to the priors of what comes now; nothing is trained.
 
         Raises:
             ShapeError: there is no image since the change.
         """
-        labelled = self.old if len(self.old) else self.new
-        temperature = temperature_of_base(self.base, logits_of(self.base, labelled.images), labelled.labels)
+        temperature = 1.0
+        if recalibration.temperature:
+            labelled = self.old if len(self.old) else self.new
+            logits_BN = logits_of(self.base, labelled.images)
+            temperature = temperature_of_base(self.base, logits_BN, labelled.labels)
         shown = [images for images in (self.report.unlabelled, self.new.images) if len(images)]
         if not shown:
             raise ShapeError("new priors need images since the change: give some, labelled or not")
@@ -327,13 +333,15 @@ class _Task:
         (old, old_trial), (new, new_trial) = hold_out(self.old, TUNING), hold_out(self.new, TUNING)
         if not len(new) or not len(new_trial):
             return None
-        sides = [side for side in (new_trial, old_trial if self.old_counts else None) if side]
+        sides = [side for side in (new_trial, *([old_trial] * self.old_counts)) if len(side)]
 
-        def train(tried: TrainingPlan) -> Iterator[float]:
+        def train(tried: TrainingPlan) -> Iterator[Scores]:
             # A trial's own Fisher information is of no use: one image's is measured, the fewest possible.
             for lesson in self._lessons(replace(tried, fisher_images=1), old, new):
                 package = lesson.package()
-                yield -float(np.mean([brier_score(answer(package, x.images), x.labels) for x in sides]))
+                scored = [brier_scores(answer(package, side.images), side.labels) for side in sides]
+                count = sum(map(len, sides)) / len(sides)  # so that each side counts the same in the mean
+                yield np.concatenate([scores * count / len(scores) for scores in scored])
 
         known = [one.parameters for one in past if one.strategy == plan.strategy]
         return tune(plan, train, self.settings.tuning, clock, past=known, progress=progress)

@@ -115,15 +115,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Recalibration:
-    """What of the answers is set right without training.
+    """The head's biases follow the priors of what comes now; nothing is trained.
 
     Args:
-        priors: whether the head's biases follow the priors of what comes now.
-        temperature: whether the logits are divided by one number, fitted to labels.
+        temperature: whether labels are at hand to fit one to first.
     """
 
-    priors: bool = True
-    temperature: bool = False
+    temperature: bool
 
 
 @dataclass(frozen=True)
@@ -268,11 +266,10 @@ def choose(
 
 
 def _recalibrated(why: str, labels: Labels) -> Choice:
-    if labels.new + labels.old:
-        softened = (
-            "Labels are at hand: a temperature is fitted first, since priors are estimated from answers."
-        )
-        return Choice((why, softened), recalibration=Recalibration(temperature=True))
-    return Choice(
-        (why, "There are no labels: the answers are taken to be calibrated."), recalibration=Recalibration()
+    known = labels.new + labels.old > 0
+    said = (
+        "Labels are at hand: a temperature is fitted first, since priors are estimated from answers."
+        if known
+        else "There are no labels: the answers are taken to be calibrated."
     )
+    return Choice((why, said), recalibration=Recalibration(temperature=known))

@@ -1,8 +1,9 @@
 """Hyperparameters by trial: Optuna's TPE with median pruning, within seconds, on studies kept apart for it.
 
-The plan as it stands is the first trial, and the best trials of the past are the next ones; so what is found
-is never worse than it on the images that decide. These decide on few dozens of images: by the Brier score,
-since accuracy takes few values there and log loss hangs on single images.
+The plan as it stands is the first trial, and the best trials of the past are the next ones. A few dozens of
+images decide: by the Brier score, since accuracy takes few values there and log loss hangs on single images.
+The best of many trials owes its place to chance too; so it takes the plan's place only where it is surely
+better, image by image, and what was measured to work stays elsewhere.
 
 Off unless asked for: `benchmarks/learn/bench_tuning.py` shows its gain and its cost.
 """
@@ -13,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,11 @@ from medloop_model.training.plan import TrainingPlan
 Parameters = Mapping[str, float | int]
 """Values of a plan's fields, by name."""
 
-Trained = Callable[[TrainingPlan], Iterator[float]]
-"""Trains by a plan and says after each mini-batch how good the model is, higher being better."""
+Scores = NDArray[np.float64]
+"""How good a model is on each image that decides, higher being better; their mean is its score."""
+
+Trained = Callable[[TrainingPlan], Iterator[Scores]]
+"""Trains by a plan and gives the scores after each mini-batch, of the same images each time."""
 
 _PAST_TRIED = 3
 _PAST_KEPT = 32
@@ -40,12 +45,14 @@ class TuningSettings:
         seconds: by the clock; a trial that has begun is finished.
         trials: at most, the plan as it stands among them.
         startup_trials: before TPE learns from trials and bad ones are pruned.
+        confidence: one-sided, of the best trial's being better than the plan as it stands.
         seed: of the sampler.
     """
 
     seconds: float = 60.0
     trials: int = 40
     startup_trials: int = 4
+    confidence: float = 0.95
     seed: int = 0
 
 
@@ -69,24 +76,26 @@ class Tuned:
     """What was found.
 
     Args:
-        plan: the best one.
+        plan: the best one, or the one that stood where that is not surely better.
         trials: all of them; the first one is the plan as it stood.
+        gain_lower: lower bound of how much better the best one is, in units of the score.
         seconds: it took.
     """
 
     plan: TrainingPlan
     trials: tuple[Trial, ...]
+    gain_lower: float
     seconds: float
 
     @property
     def best(self) -> Trial:
         """The trial with the highest score of those not given up; the first of equals."""
-        return max((trial for trial in self.trials if not trial.pruned), key=lambda trial: trial.score)
+        return _best(self.trials)
 
     @property
-    def gain(self) -> float:
-        """How much better than the plan as it stood, in units of the score."""
-        return self.best.score - self.trials[0].score
+    def paid(self) -> bool:
+        """Whether the best trial took the plan's place."""
+        return self.gain_lower > 0
 
 
 def tune(
@@ -123,17 +132,29 @@ def tune(
         if set(parameters) == set(searched(plan)):
             study.enqueue_trial(dict(parameters), skip_if_exists=True)
     trials: list[Trial] = []
+    scores: list[Scores] = []
     while len(trials) < settings.trials and (not trials or clock() - started < settings.seconds):
         asked = study.ask(searched(plan))
-        score, pruned = _scored(asked, train(replace(plan, **asked.params)))
-        if pruned:
-            study.tell(asked, state=optuna.trial.TrialState.PRUNED)
-        else:
-            study.tell(asked, score)
-        trials.append(Trial(dict(asked.params), score, pruned))
+        last, pruned = _scored(asked, train(replace(plan, **asked.params)))
+        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+        study.tell(asked, None if pruned else float(last.mean()), state)
+        trials.append(Trial(dict(asked.params), float(last.mean()), pruned))
+        scores.append(last)
         progress(trials[-1])
-    found = Tuned(plan, tuple(trials), clock() - started)
-    return replace(found, plan=replace(plan, **dict[str, Any](found.best.parameters)))
+    best = _best(trials)
+    lower = _lower_bound(scores[trials.index(best)] - scores[0], settings.confidence)
+    found = replace(plan, **dict[str, Any](best.parameters)) if lower > 0 else plan
+    return Tuned(found, tuple(trials), lower, clock() - started)
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    return max((trial for trial in trials if not trial.pruned), key=lambda trial: trial.score)
+
+
+def _lower_bound(differences: Scores, confidence: float) -> float:
+    """One-sided lower bound of a mean of independent differences, by the normal distribution."""
+    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return float(differences.mean()) - NormalDist().inv_cdf(confidence) * error
 
 
 def searched(plan: TrainingPlan) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -156,22 +177,24 @@ def _of(plan: TrainingPlan, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in names}
 
 
-def _scored(asked: optuna.trial.Trial, scores: Iterator[float]) -> tuple[float, bool]:
-    """The last score, and whether the trial was given up before the end."""
-    score = float("-inf")
-    for step, score in enumerate(scores):
-        asked.report(score, step)
+def _scored(asked: optuna.trial.Trial, scores: Iterator[Scores]) -> tuple[Scores, bool]:
+    """The last scores, and whether the trial was given up before the end."""
+    last = np.zeros(0)
+    for step, last in enumerate(scores):
+        asked.report(float(last.mean()), step)
         if asked.should_prune():
-            return score, True
-    return score, False
+            return last, True
+    return last, False
 
 
-def brier_score(probabilities_BN: NDArray[np.floating], labels_B: NDArray[np.integer]) -> float:
-    """Mean over classes of the mean squared distance of answers from the truth, 0 (best) to 2 (Brier, 1950).
+def brier_scores(probabilities_BN: NDArray[np.floating], labels_B: NDArray[np.integer]) -> Scores:
+    """Each image's squared distance of the answer from the truth, negative (B,) (Brier, 1950).
+
+    Images are weighted so that every class counts the same in their mean, which is 0 at best and −2 at worst.
 
     Args:
-        probabilities_BN: (B, N), each row sums to 1.
-        labels_B: (B,) true classes, of N.
+        probabilities_BN: each row sums to 1.
+        labels_B: true classes, of N.
 
     Raises:
         ShapeError: no label, or not one a row.
@@ -179,8 +202,10 @@ def brier_score(probabilities_BN: NDArray[np.floating], labels_B: NDArray[np.int
     if not len(labels_B) or len(probabilities_BN) != len(labels_B):
         raise ShapeError(f"{len(labels_B)} labels don't fit answers {probabilities_BN.shape}")
     truth_BN = np.eye(probabilities_BN.shape[1])[labels_B]
-    distance_B = ((probabilities_BN - truth_BN) ** 2).sum(axis=1)
-    return float(np.mean([distance_B[labels_B == label].mean() for label in np.unique(labels_B)]))
+    counts_N = np.bincount(labels_B)
+    weight_B = len(labels_B) / (np.count_nonzero(counts_N) * counts_N[labels_B])
+    scores_B: Scores = -weight_B * ((probabilities_BN - truth_BN) ** 2).sum(axis=1)
+    return scores_B
 
 
 @dataclass(frozen=True)
@@ -189,7 +214,7 @@ class Past:
 
     strategy: str
     parameters: Parameters
-    gain: float
+    gain_lower: float
 
 
 def read_history(path: Path) -> tuple[Past, ...]:
@@ -202,24 +227,24 @@ def read_history(path: Path) -> tuple[Past, ...]:
         return ()
     try:
         past = [
-            Past(one["strategy"], dict(one["parameters"]), float(one["gain"]))
+            Past(one["strategy"], dict(one["parameters"]), float(one["gain_lower"]))
             for one in json.loads(path.read_text())
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptHistory(path, str(error)) from error
-    return tuple(sorted(past, key=lambda one: -one.gain))
+    return tuple(sorted(past, key=lambda one: -one.gain_lower))
 
 
 def keep(path: Path, tuned: Tuned) -> None:
-    """Add what was found to the file of past searches, if it is better than the plan was.
+    """Add what was found to the file of past searches, if it took the plan's place.
 
     Raises:
         CorruptHistory: the file is there and can't be read.
     """
-    if tuned.gain <= 0:
+    if not tuned.paid:
         return
-    found = Past(tuned.plan.strategy, tuned.best.parameters, tuned.gain)
-    best = sorted((*read_history(path), found), key=lambda one: -one.gain)[:_PAST_KEPT]
+    found = Past(tuned.plan.strategy, tuned.best.parameters, tuned.gain_lower)
+    best = sorted((*read_history(path), found), key=lambda one: -one.gain_lower)[:_PAST_KEPT]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps([asdict(one) for one in best], indent=1, sort_keys=True) + "\n")

@@ -41,6 +41,11 @@ class Verdict:
     reason: str
 
 
+def ruins_calibration(validation: Validation, limits: Limits) -> bool:
+    """Whether the calibration error surely grew by more than is tolerated, on either side."""
+    return next(_less_calibrated(validation, limits), None) is not None
+
+
 def judge(validation: Validation, limits: Limits, *, old_counts: bool) -> Verdict:
     """Judge a model that was trained.
 

@@ -111,7 +111,8 @@ def _print(candidate: Candidate, domains: Domains) -> None:
     print_rows(rows)
     tuned, evidence = candidate.evidence.tuned, candidate.evidence
     if tuned is not None:
-        line(f"search: {len(tuned.trials)} trials in {tuned.seconds:.0f} s, score {tuned.gain:+.4f}")
+        found = "took the plan's place" if tuned.paid else "is not surely better than the plan"
+        line(f"search: the best of {len(tuned.trials)} trials in {tuned.seconds:.0f} s {found}")
     if evidence.temperature != 1:
         line(f"softened by a temperature of {evidence.temperature:.2f}")
     line(f"{evidence.new_labels} labels since the change trained on, {evidence.seconds:.0f} s in all")

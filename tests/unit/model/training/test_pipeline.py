@@ -224,3 +224,15 @@ def test_an_answer_about_a_study_that_was_taught_is_not_honest(home: tuple[Path,
     again = NEW.select(np.array([*range(16), *range(8), *range(16, 24)]))
     *_, lesson = teach(base, None, plan, old=OLD, new=again, batch_size=16)
     np.testing.assert_array_equal(lesson.answers.labels, NEW.labels[:24])
+
+
+def test_a_candidate_is_softened_only_if_its_calibration_is_ruined(
+    home: tuple[Path, Path], candidate: Candidate
+) -> None:
+    assert candidate.evidence.temperature == 1.0
+    strict = replace(SETTINGS, limits=replace(SETTINGS.limits, calibration_tolerance=-1.0))
+    noisy = NEW.labels.copy()
+    noisy[::4] = 1 - noisy[::4]  # what nobody can know, a model should not be sure of
+    softened = auto_tuning_pipeline(report(new=replace(NEW, labels=noisy)), *home, strict)
+    assert softened.evidence.temperature > 1
+    assert not softened.verdict.passed

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from medloop_model.bootstrap import Interval
 from medloop_model.training.validation import Comparison, Measured
-from medloop_model.training.verdict import Limits, Validation, judge, judge_recalibrated
+from medloop_model.training.verdict import Limits, Validation, judge, judge_recalibrated, ruins_calibration
 
 LIMITS = Limits(confidence=0.8, tolerance=0.02, calibration_tolerance=0.05, fewest_studies=16)
 
@@ -53,6 +53,7 @@ def test_a_trained_model_is_judged(validation: Validation, passed: bool, says: s
     verdict = judge(validation, LIMITS, old_counts=True)
     assert verdict.passed is passed
     assert says in verdict.reason
+    assert ruins_calibration(validation, LIMITS) is ("calibration" in verdict.reason)
 
 
 def test_where_old_labels_do_not_count_none_are_needed() -> None:
