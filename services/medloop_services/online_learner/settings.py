@@ -34,10 +34,14 @@ class LearnerSettings(BaseSettings):
         default=4, ge=1, le=1000, description="updates after which a restart need not begin again"
     )
     batch_size: int = Field(default=16, ge=1, le=256, description="examples in one update")
-    labels_shallow: int = Field(default=256, ge=1, description="new labels before a shallow-ewc candidate")
+    labels_shallow: int = Field(default=128, ge=1, description="new labels before a shallow-ewc candidate")
     labels_distil: int = Field(default=256, ge=1, description="new labels before a distil-all candidate")
     labels_expand: int = Field(default=96, ge=1, description="new labels before an expand-head candidate")
     attempts: int = Field(default=3, ge=1, le=20, description="candidates per request before it is given up")
+    article: bool = Field(
+        default=False,
+        description="train by the source article's rules (EWC, distillation) instead of the measured ones",
+    )
     seed: int = Field(default=0, ge=0, description="of batch order and rehearsal")
 
     def labels_per_attempt(self, strategy: Strategy) -> int:

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from medloop_model.checkpoint import ModelPackage, load_package, load_teacher, save_package
+import structlog
+from medloop_model.checkpoint import ModelPackage, load_package, save_package
 from medloop_model.engine import Engine
 from medloop_model.errors import ModelError
 from medloop_model.fisher_file import load_fisher
 from medloop_model.statistics import measure_reference
 from medloop_model.training.batch import Batch
-from medloop_model.training.images import usual_bounds
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.selector import Bounds, Cause, Labels, ModelFacts, choose
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_schemas import ExampleLabelled, InvalidEvent
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ from medloop_services.online_learner.examples import Material, class_indices, cl
 from medloop_services.online_learner.learning import Trained, Update
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import Adaptation
+
+log = structlog.get_logger()
 
 DIGEST_DIGITS = 12
 """Of a package's SHA-256, in its version."""
@@ -208,21 +211,24 @@ def open_streaming_learner(
         CorruptArtifact, ModelError: the base model or its teacher is broken.
         TransientError: their store is away.
     """
-    base = adaptation.base
+    request, base = adaptation.request, adaptation.base
     package = load_package(artifacts.fetch(base.package), parts=("latent", "fisher"))
-    classes = classes_of(adaptation.request, base)
-    slides = usual_bounds(package.architecture).stained
-    plan = TrainingPlan.for_strategy(adaptation.request.strategy.value, classes, settings.seed, slides=slides)
     if adaptation.fisher is not None:
         fisher = load_fisher(artifacts.fetch(adaptation.fisher), package, base.package.sha256)
         package = replace(package, fisher=fisher)
-    if not package.fisher:
-        plan = replace(plan, ewc_lambda=0.0)
     teacher = None if base.teacher is None else artifacts.fetch(base.teacher)
-    if teacher is None or load_teacher(teacher).architecture.classes != classes:
-        # A teacher that does not know all classes can't say how likely they are.
-        plan, teacher = replace(plan, alpha=1.0), None
-    return StreamingLearner(package, teacher, plan)
+    choice = choose(
+        Cause(request.diagnosis.value),
+        ModelFacts.of(package, teacher),
+        Labels(old=adaptation.opened_at, new=settings.labels_per_attempt(request.strategy)),
+        Bounds(fewest_labels=1, article=settings.article),
+        new_classes=classes_of(request, base)[len(base.classes) :],
+        seed=settings.seed,
+    )
+    if choice.plan is None:
+        raise InvalidEvent("untrainable", "diagnosis", choice.reasons[-1])
+    log.info("adaptation planned", site=request.site_id, request=request.event_id, why=choice.reasons)
+    return StreamingLearner(package, teacher if choice.distils else None, choice.plan)
 
 
 def _named(example: ExampleLabelled) -> tuple[str, str, str]:
