@@ -82,16 +82,19 @@ pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLO
 	$(MEDLOOP) pretrain --data $${MEDLOOP_DATA:?}/medmnist/pneumoniamnist.npz --seed 0 --name ward --out model/medloop_model/pretrained/pneumonia
 	$(MEDLOOP) pretrain --data phantom --seed 0 --name phantom --out model/medloop_model/pretrained/phantom
 
-# They want an older numpy than medloop's.
+# They want an older numpy, rich or typer than medloop's.
 DRIFT_PEERS := benchmarks/drift/.peers
 LEARN_PEERS := benchmarks/learn/.peers
+FEDERATION_PEERS := benchmarks/federation/.peers
 
 .PHONY: bench-peers
-bench-peers: setup ## Install what is only compared with: ONNX Runtime, Flower; alibi-detect, frouros and Avalanche apart
+bench-peers: setup ## Install what only benchmarks compare with: ONNX Runtime; drift's, learning's and federation's peers apart
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
 	$(UV) venv --quiet --clear --python $(BIN)/python $(DRIFT_PEERS)
 	$(UV) pip install --quiet --python $(DRIFT_PEERS)/bin/python -r benchmarks/drift/peers.txt
 	$(UV) pip install --quiet --python $(BIN)/python --target $(LEARN_PEERS) --no-deps -r benchmarks/learn/peers.txt
+	$(UV) venv --quiet --clear --python $(BIN)/python $(FEDERATION_PEERS)
+	$(UV) pip install --quiet --python $(FEDERATION_PEERS)/bin/python -r benchmarks/federation/peers.txt
 
 .PHONY: docs-drift
 docs-drift: bench-peers ## Measure the monitoring beside its peers and draw docs/drift.png from the figures

@@ -22,8 +22,8 @@ class MergeSettings:
     """How updates are merged.
 
     Args:
-        aggregator: a soft vote by default: on ternary codes, and a trimmed mean of what has none. It is the
-            most accurate and the least moved by a poisoned site (`medloop simulate --sites 5 --poisoned 1`).
+        aggregator: by default a soft vote on ternary codes and a trimmed mean of what has none, which a
+            poisoned site moves least (`medloop simulate --sites 5 --poisoned 1` shows all three).
         trimmed: β, the share of sites left out at either end.
         clip: an update's norm is at most so many times the round's median norm.
         most_samples: a site counts as if it had at most so many images, whatever it says.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 IMAGES_A_SITE = 96
 SEVERITY = 3
 BATCH_SIZE = 16
+REMEMBERED = 32
+"""Images that come with the base."""
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +71,7 @@ def federate(
     from medloop_services.bus.cache import cache_directory
     from medloop_services.federating.arms import Arms
     from medloop_services.federating.comparison import compare
-    from medloop_services.federating.hospitals import draw_hospitals
+    from medloop_services.federating.hospitals import draw_hospitals, few_of_home
     from medloop_services.federating.local_training import LocalTraining, plan_for
     from medloop_services.pretraining import MODEL_FILE
     from medloop_services.replay.dataset import load_dataset
@@ -92,7 +94,9 @@ def federate(
         )
         tell(f"{hospital.name}: {len(hospital.training)} images, {hospital.scanner}: {mix}")
     with training_bar() as report:
-        training = LocalTraining(cache_directory() / "federating", BATCH_SIZE, report)
+        training = LocalTraining(
+            cache_directory() / "federating", few_of_home(dataset, REMEMBERED, seed), BATCH_SIZE, report
+        )
         arms = Arms(base, hospitals, plan_for(base, seed), rounds, training)
         rows = compare(arms, MergeSettings(), poisoned)
     names = [hospital.name for hospital in hospitals[poisoned:]]

@@ -30,7 +30,13 @@ class BenchmarkFailed(MedloopError):
     code = "benchmark"
 
 
-BENCHMARKS = {"kernels": "kernels", "stream": "stream", "drift": "drift", "learn": "learn"}
+BENCHMARKS = {
+    "kernels": "kernels",
+    "stream": "stream",
+    "drift": "drift",
+    "learn": "learn",
+    "federation": "federation",
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -82,6 +82,11 @@ def pooled(hospitals: Sequence[Hospital]) -> Split:
     return Split(images, labels, studies).select(np.argsort(turns, kind="stable"))
 
 
+def few_of_home(dataset: Dataset, count: int, seed: int) -> Split:
+    """Some of the images that the base was trained on, as many of each class: what may come with a model."""
+    return _rare_first(dataset.divide().training, count, np.random.default_rng(seed))
+
+
 def _rare_first(pool: Split, wanted: int, random: np.random.Generator) -> Split:
     """So many images of as even a mix of classes as there are images for."""
     shuffled = pool.select(random.permutation(len(pool)))

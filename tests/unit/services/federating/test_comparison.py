@@ -14,7 +14,7 @@ from medloop_model.federation.update import difference, shared_digest
 from medloop_services.cli import app
 from medloop_services.federating.arms import POISON, Arms, turned
 from medloop_services.federating.comparison import accuracy, compare, measure
-from medloop_services.federating.hospitals import Hospital, draw_hospitals
+from medloop_services.federating.hospitals import Hospital, draw_hospitals, few_of_home
 from medloop_services.federating.local_training import LocalTraining, plan_for
 from medloop_services.replay.dataset import draw_dataset
 from typer.testing import CliRunner
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arms_of(home: ModelPackage, hospitals: tuple[Hospital, ...], folder: Path, steps: Steps) -> Arms:
     plan = replace(plan_for(home, seed=0), rehearsal_steps=0, fisher_images=1)
-    return Arms(home, hospitals, plan, 1, LocalTraining(folder, 16, steps))
+    return Arms(home, hospitals, plan, 1, LocalTraining(folder, few_of_home(draw_dataset(), 8, 0), 16, steps))
 
 
 def test_all_ways_are_compared_and_a_second_run_trains_nothing(
