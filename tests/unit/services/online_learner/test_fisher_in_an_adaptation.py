@@ -43,7 +43,11 @@ REQUEST = AdaptationRequested(
     detector="mmd",
     evidence=("a test",),
 )
-SETTINGS = {"MEDLOOP_ONLINE_LEARNER_BATCH_SIZE": 4, "MEDLOOP_ONLINE_LEARNER_LABELS_SHALLOW": 8}
+SETTINGS = {
+    "MEDLOOP_ONLINE_LEARNER_ARTICLE": True,
+    "MEDLOOP_ONLINE_LEARNER_BATCH_SIZE": 4,
+    "MEDLOOP_ONLINE_LEARNER_LABELS_SHALLOW": 8,
+}
 
 
 def example(sequence: int) -> ExampleLabelled:
