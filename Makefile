@@ -111,6 +111,14 @@ docs-learn: bench-peers ## Measure learning beside its peers; write docs/learnin
 tune-peers: bench-peers ## Choose the settings of learning's peers on validation images again
 	$(BIN)/python benchmarks/learn/tune_peers.py
 
+.PHONY: bench-step
+bench-step: setup ## What one optimiser step takes and holds: all layers, shallow ones, the head alone
+	$(BIN)/python benchmarks/learn/measure_step.py
+
+.PHONY: bench-tuning
+bench-tuning: setup ## What a search for hyperparameters gains and costs
+	$(BIN)/python benchmarks/learn/measure_tuning.py
+
 .PHONY: bench-stationary
 bench-stationary: setup ## 100,000 unchanging images through a real broker: how many alarms, all of them false
 	$(BIN)/python benchmarks/drift/stationary_replay.py

@@ -5,7 +5,7 @@ images decide: by the Brier score, since accuracy takes few values there and log
 The best of many trials owes its place to chance too; so it takes the plan's place only where it is surely
 better, image by image, and what was measured to work stays elsewhere.
 
-Off unless asked for: `benchmarks/learn/bench_tuning.py` shows its gain and its cost.
+Off unless asked for: `benchmarks/learn/measure_tuning.py` shows its gain and its cost.
 """
 
 from __future__ import annotations

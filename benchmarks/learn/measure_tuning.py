@@ -1,7 +1,7 @@
 """What a search for hyperparameters gains and costs: the same adaptations with and without one.
 
-    python benchmarks/learn/bench_tuning.py            a table
-    python benchmarks/learn/bench_tuning.py --json     the table on standard error, one JSON line a figure
+    python benchmarks/learn/measure_tuning.py            a table
+    python benchmarks/learn/measure_tuning.py --json     the table on standard error, one JSON line a figure
 
 A data drift on PneumoniaMNIST, as `medloop simulate` streams it. The search sees training studies only; both
 models are measured on the test images, before and after the drift, which no part of either has seen. A seed
