@@ -221,16 +221,21 @@ def bench(
     `kernels` prints ratios to ONNX Runtime (`make bench-peers` installs it), to torch and to the same engine
     with int8 weights, the distance to the machine's measured limit, the bytes that an image moves and, where
     the machine says it, the joules that an image takes.
-    `kernels --backend cuda` prints ratios to cuBLASLt's int8 and torch's float16 on this machine's GPU;
-    without one it says what is missing, and there is no figure.
+    `kernels --backend cuda` prints ratios to cuBLASLt's int8 and to torch's float16 and bfloat16 on this
+    machine's GPU; without one it says what is missing, and there is no figure.
     `drift` prints how soon changes of scanner, patients, readers and laboratory are noticed, images a false
     alarm on independent and on correlated streams, what watching costs, and which causes are named, beside
     River, alibi-detect and frouros on the same streams (`make bench-peers` installs the last two). It takes
     --seed, --data, --model, --corruptions, --streams, --images, --scenarios, --shuffles, --pool, --peers and
     --plots.
+    `learn` prints how fast and how lastingly a model learns a new scanner, laboratory, policy or class, beside
+    fine-tuning, replay, DER++, the source article's rules, Avalanche and an oracle on the same labels. It
+    takes --quick (minutes), --conditions, --methods, --seeds, --held-out, --workers, --data and --out, where
+    what is done is kept: a run that was cut short goes on.
 
     Example: medloop bench kernels --json figures.json
     Example: medloop bench drift --streams 60 --plots figures
+    Example: medloop bench learn --quick
     """
     if backend not in {"cpu", "cuda"}:
         raise ConfigurationError(f"--backend {backend}: choose cpu or cuda")
