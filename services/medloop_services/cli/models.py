@@ -228,7 +228,7 @@ def bench(
     River, alibi-detect and frouros on the same streams (`make bench-peers` installs the last two). It takes
     --seed, --data, --model, --corruptions, --streams, --images, --scenarios, --shuffles, --pool, --peers and
     --plots.
-    `learn` prints how fast and how lastingly a model learns a new scanner, laboratory, policy or class, beside
+    `learn` prints how fast and how lastingly a model learns a new scanner, laboratory, policy or class beside
     fine-tuning, replay, DER++, the source article's rules, Avalanche and an oracle on the same labels. It
     takes --quick (minutes), --conditions, --methods, --seeds, --held-out, --workers, --data and --out, where
     what is done is kept: a run that was cut short goes on.
