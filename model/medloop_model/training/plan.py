@@ -77,7 +77,7 @@ class TrainingPlan:
         Args:
             strategy, classes, seed: as in the plan.
             slides: whether the images are stained slides. Another laboratory's differ in more than exposure,
-                and a few dozen are labelled: everything moves, and old cells are transplanted. A new
+                and a few dozen are labelled: everything moves, slowly, and old cells are transplanted. A new
                 class has as few, and the head is fitted to it in closed form.
         """
         plan = cls(strategy, classes, seed=seed)
@@ -85,6 +85,7 @@ class TrainingPlan:
             return replace(
                 plan,
                 everything=True,
+                learning_rate=5e-4,
                 rehearsal_steps=7,
                 rehearsal_batch=12,
                 retention=0.5,
