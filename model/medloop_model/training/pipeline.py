@@ -307,7 +307,7 @@ class _Task:
         softened = recalibrated(self.base, temperature=temperature)
         answers_BN = answer(softened, np.concatenate(shown))
         priors_N = estimate_priors(answers_BN, assumed_priors(self.base))
-        package = recalibrated(softened, priors_N=priors_N)
+        package = recalibrated(self.base, temperature=temperature, priors_N=priors_N)
         validation = self._validated(package, balanced=False)
         verdict = judge_recalibrated(validation, self.settings.limits)
         named = dict(zip(self.base.architecture.classes, priors_N.tolist(), strict=True))
