@@ -100,7 +100,7 @@ def decompress(payload: bytes, like: Tensors) -> Update:
         fisher_P = dequantise_root(*_read(tensors, "fisher", numbers)) if "fisher.codes" in tensors else None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CorruptUpdate(f"the payload can't be read as an update ({error}); send it again") from error
-    if samples < 1:
+    if not isinstance(samples, int) or samples < 1:
         raise CorruptUpdate(f"the update says it stands on {samples} images; it takes at least 1")
     fisher = {} if fisher_P is None else _named(fisher_P, shapes)
     update = Update(base, samples, _named(deltas_P, shapes), fisher)
@@ -154,9 +154,9 @@ def unpack_bits(packed: Codes, count: int) -> Codes:
 
 def _read(tensors: Tensors, part: str, numbers: int) -> tuple[Floats, Codes]:
     steps_G, packed = tensors[f"{part}.steps"], tensors[f"{part}.codes"]
-    if len(packed) != -(-numbers * BITS // 8) or len(steps_G) != -(-numbers // GROUP):
+    if packed.shape != (-(-numbers * BITS // 8),) or steps_G.shape != (-(-numbers // GROUP),):
         raise ShapeError(
-            f"the {part} is of {len(packed)} bytes in {len(steps_G)} groups, not of {numbers} numbers: "
+            f"the {part} is of {packed.shape} bytes in {steps_G.shape} groups, not of {numbers} numbers: "
             "the site has another model"
         )
     if steps_G.dtype != np.float32 or not (np.isfinite(steps_G) & (steps_G >= 0)).all():

@@ -12,6 +12,7 @@ from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, Tensors
 from medloop_model.federation.aggregators import Aggregator, soft_vote, trimmed_mean, weighted_mean
 from medloop_model.federation.update import Update, shared
+from medloop_model.training.ewc import MOST_FISHER
 from medloop_model.training.export import export_package, network_from
 
 _LINEARS = ("qkv", "out", "fc1", "fc2")
@@ -56,7 +57,8 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
     """Merge the updates of a round, at least one.
 
     The clip follows the round's median norm, so that it needs no tuning (after Andrew et al., arXiv
-    1905.03871, who let it follow a quantile). Fisher information is merged by weight (as the weighted mean).
+    1905.03871, who let it follow a quantile). Fisher information is merged by weight (as the weighted mean),
+    each number being `MOST_FISHER` at most.
 
     Args:
         base: with its latent weights, which every update starts from.
@@ -70,7 +72,10 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
         name: weight.astype(np.float32) for name, weight in shared(base.latent, norms=settings.norms).items()
     }
     after = _aggregated(before, clipped, counts, settings, base.architecture)
-    fishers = [update.fisher for update in updates]
+    # Normalised Fisher information has no larger number; a made-up one would hold a weight fast everywhere.
+    fishers = [
+        {name: values.clip(max=MOST_FISHER) for name, values in update.fisher.items()} for update in updates
+    ]
     fisher = weighted_mean(fishers, counts) if all(fishers) else {}
     return Merged(
         latent={name: weight.astype(np.float16) for name, weight in after.items()},

@@ -106,6 +106,8 @@ def save_state(state: LearnerState, path: Path, identity: str) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in state.to_tensors().items()}
         save_file(tensors, temporary, {"identity": identity})
         temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 

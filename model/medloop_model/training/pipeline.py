@@ -307,7 +307,7 @@ class _Task:
         softened = recalibrated(self.base, temperature=temperature)
         answers_BN = answer(softened, np.concatenate(shown))
         priors_N = estimate_priors(answers_BN, assumed_priors(self.base))
-        package = recalibrated(softened, priors_N=priors_N)
+        package = recalibrated(self.base, temperature=temperature, priors_N=priors_N)
         validation = self._validated(package, balanced=False)
         verdict = judge_recalibrated(validation, self.settings.limits)
         named = dict(zip(self.base.architecture.classes, priors_N.tolist(), strict=True))
@@ -330,6 +330,8 @@ class _Task:
         """Search on studies that neither the trials train on nor the candidate is judged by."""
         if self.settings.tuning is None:
             return None
+        most_steps = min(self.settings.tuning.rehearsal_steps, self.settings.bounds.rehearsal_steps)
+        settings = replace(self.settings.tuning, rehearsal_steps=most_steps)
         (old, old_trial), (new, new_trial) = hold_out(self.old, TUNING), hold_out(self.new, TUNING)
         if not len(new) or not len(new_trial):
             return None
@@ -344,7 +346,7 @@ class _Task:
                 yield np.concatenate([scores * count / len(scores) for scores in scored])
 
         known = [one.parameters for one in past if one.strategy == plan.strategy]
-        return tune(plan, train, self.settings.tuning, clock, past=known, progress=progress)
+        return tune(plan, train, settings, clock, past=known, progress=progress)
 
     def _validated(self, package: ModelPackage, *, balanced: bool = True) -> Validation:
         trained = np.concatenate([self.old.studies, self.new.studies])

@@ -33,6 +33,9 @@ Scores = NDArray[np.float64]
 Trained = Callable[[TrainingPlan], Iterator[Scores]]
 """Trains by a plan and gives the scores after each mini-batch, of the same images each time."""
 
+Space = dict[str, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution]
+"""Bounds of what is searched, by name."""
+
 _PAST_TRIED = 3
 _PAST_KEPT = 32
 
@@ -44,6 +47,7 @@ class TuningSettings:
     Args:
         seconds: by the clock; a trial that has begun is finished.
         trials: at most, the plan as it stands among them.
+        rehearsal_steps: tried at most, where the plan as it stands has not more.
         startup_trials: before TPE learns from trials and bad ones are pruned.
         confidence: one-sided, of the best trial's being better than the plan as it stands.
         seed: of the sampler.
@@ -51,6 +55,7 @@ class TuningSettings:
 
     seconds: float = 60.0
     trials: int = 40
+    rehearsal_steps: int = 12
     startup_trials: int = 4
     confidence: float = 0.95
     seed: int = 0
@@ -127,14 +132,15 @@ def tune(
         sampler=optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=settings.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials, n_warmup_steps=1),
     )
-    study.enqueue_trial(_of(plan, searched(plan)))
+    space = searched(plan, settings.rehearsal_steps)
+    study.enqueue_trial(_of(plan, space))
     for parameters in past[:_PAST_TRIED]:
-        if set(parameters) == set(searched(plan)):
+        if _within(space, parameters):
             study.enqueue_trial(dict(parameters), skip_if_exists=True)
     trials: list[Trial] = []
     scores: list[Scores] = []
     while len(trials) < settings.trials and (not trials or clock() - started < settings.seconds):
-        asked = study.ask(searched(plan))
+        asked = study.ask(dict(space))
         last, pruned = _scored(asked, train(replace(plan, **asked.params)))
         state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
         study.tell(asked, None if pruned else float(last.mean()), state)
@@ -157,20 +163,32 @@ def _lower_bound(differences: Scores, confidence: float) -> float:
     return float(differences.mean()) - NormalDist().inv_cdf(confidence) * error
 
 
-def searched(plan: TrainingPlan) -> dict[str, optuna.distributions.BaseDistribution]:
-    """What is searched of a plan, and between which bounds: what it does not use is left alone."""
+def searched(plan: TrainingPlan, most_steps: int = TuningSettings.rehearsal_steps) -> Space:
+    """What is searched of a plan, and between which bounds: what it does not use is left alone.
+
+    Args:
+        plan: as it stands.
+        most_steps: of rehearsal, where the plan has not more.
+    """
     distributions = optuna.distributions
-    found: dict[str, optuna.distributions.BaseDistribution] = {
-        "learning_rate": distributions.FloatDistribution(1e-4, 3e-2, log=True),
-        "rehearsal_steps": distributions.IntDistribution(1, max(12, plan.rehearsal_steps)),
-        "rehearsal_batch": distributions.IntDistribution(8, 32, step=4),
-    }
+    found: Space = {"learning_rate": distributions.FloatDistribution(1e-4, 3e-2, log=True)}
+    if plan.rehearsal_steps:
+        found["rehearsal_steps"] = distributions.IntDistribution(1, max(most_steps, plan.rehearsal_steps))
+    if plan.rehearsal_batch:
+        found["rehearsal_batch"] = distributions.IntDistribution(8, 32, step=4)
     if plan.ewc_lambda:
         found["ewc_lambda"] = distributions.FloatDistribution(1e-3, 10.0, log=True)
     if plan.alpha < 1:
         found["alpha"] = distributions.FloatDistribution(0.3, 1.0)
         found["temperature"] = distributions.FloatDistribution(1.0, 5.0)
     return found
+
+
+def _within(space: Space, parameters: Parameters) -> bool:
+    """Whether parameters are those of a search and within its bounds, which Optuna would pass over."""
+    return set(parameters) == set(space) and all(
+        bounds.low <= parameters[name] <= bounds.high for name, bounds in space.items()
+    )
 
 
 def _of(plan: TrainingPlan, names: Iterable[str]) -> dict[str, Any]:
@@ -227,12 +245,19 @@ def read_history(path: Path) -> tuple[Past, ...]:
         return ()
     try:
         past = [
-            Past(one["strategy"], dict(one["parameters"]), float(one["gain_lower"]))
+            Past(one["strategy"], _numbers(one["parameters"]), float(one["gain_lower"]))
             for one in json.loads(path.read_text())
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptHistory(path, str(error)) from error
     return tuple(sorted(past, key=lambda one: -one.gain_lower))
+
+
+def _numbers(parameters: Any) -> Parameters:
+    for name, value in dict(parameters).items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r}, no number")
+    return dict(parameters)
 
 
 def keep(path: Path, tuned: Tuned) -> None:

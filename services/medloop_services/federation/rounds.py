@@ -106,12 +106,19 @@ class Rounds:
             number=state.number,
             base_sha256=state.base.shared_sha256,
             quorum=self.settings.quorum,
-            closes_at=update.time + timedelta(hours=self.settings.hours),
+            closes_at=self._end(update),
         )
         state = state.model_copy(
             update={"updates": updates, "refused": refused, "opened": opened},
         )
         return state, (opened,) if len(updates) == 1 else ()
+
+    def _end(self, first: UpdateSubmitted) -> datetime:
+        try:
+            return first.time + timedelta(hours=self.settings.hours)
+        except OverflowError as error:
+            wrong = f"a round that begins at {first.time} has no end; set the clock of {first.site_id}"
+            raise InvalidEvent("time", "time", wrong) from error
 
     def _stale(self, state: FederationState, update: UpdateSubmitted) -> Step:
         """Leave an update out, and send its site the last merge, so that it can catch up."""

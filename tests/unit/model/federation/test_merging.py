@@ -11,6 +11,7 @@ from medloop_model.errors import UnsupportedArchitecture
 from medloop_model.federation.aggregators import Aggregator
 from medloop_model.federation.merging import MergeSettings, merge, with_merged
 from medloop_model.federation.update import Update, difference, shared, shared_digest, stays_at_home
+from medloop_model.training.ewc import MOST_FISHER
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,13 @@ def test_fisher_information_is_merged_by_weight(home: ModelPackage) -> None:
     )
     np.testing.assert_allclose(merged.fisher[name], expected, rtol=1e-2, atol=1e-3)
     assert merge(home, [one, replace(other, fisher={})], MergeSettings()).fisher == {}
+
+
+def test_no_site_nails_a_weight_down_for_the_others(home: ModelPackage) -> None:
+    one, other = updates(home, 2)
+    huge = {name: np.full_like(values, 1e30) for name, values in one.fisher.items()}
+    merged = merge(home, [replace(one, fisher=huge), other], MergeSettings())
+    assert max(values.max() for values in merged.fisher.values()) <= MOST_FISHER
 
 
 def test_weights_of_another_network_are_refused(home: ModelPackage) -> None:

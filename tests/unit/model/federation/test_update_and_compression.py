@@ -185,6 +185,16 @@ def test_too_many_bytes_are_refused_unread() -> None:
         decompress(b"x" * 10_000, LIKE)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("delta.steps", (10, 1)), ("fisher.codes", (1, 453)), ("delta.codes", ())]
+)
+def test_steps_and_codes_have_one_axis(name: str, shape: tuple[int, ...]) -> None:
+    """A second one would be spread over all groups, and take memory that grows as their square."""
+    value = np.resize(load(compress(drawn(0)).payload)[name], shape)
+    with pytest.raises(ShapeError, match="not of 1207 numbers"):
+        decompress(changed(name, value), LIKE)
+
+
 def changed(name: str, value: np.ndarray | None) -> bytes:
     tensors = load(compress(drawn(0)).payload)
     if value is None:
@@ -203,6 +213,8 @@ def changed(name: str, value: np.ndarray | None) -> bytes:
         changed("samples", None),
         changed("samples", np.array([0], np.int64)),
         changed("samples", np.array([1, 2], np.int64)),
+        changed("samples", np.array([np.nan])),
+        changed("samples", np.array([1.5])),
         changed("delta.steps", np.full(10, np.nan, np.float32)),
         changed("delta.steps", np.full(10, -1, np.float32)),
         changed("delta.steps", np.full(10, 3e38, np.float32)),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import resource
+import signal
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -54,6 +57,26 @@ def test_a_state_read_again_is_the_same_to_the_bit(state: LearnerState, tmp_path
         assert tensor.dtype == after[name].dtype
         assert torch.equal(tensor, after[name]), name
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["state.safetensors"]
+
+
+@pytest.fixture
+def no_space() -> Iterator[None]:
+    """Files may grow to 256 bytes and no further."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("no_space")
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing(
+    state: LearnerState, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match=r"state\.safetensors"):
+        save_state(state, tmp_path / "state.safetensors", "me")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_field_is_in_the_tensors(state: LearnerState) -> None:

@@ -145,6 +145,8 @@ def test_other_patients_move_the_answers_and_no_weight_but_the_heads(home: tuple
         name for name, tensor in base.latent.items() if (tensor != candidate.package.latent[name]).any()
     }
     assert changed <= {"head.weight", "head.bias"}
+    assert candidate.evidence.temperature != 1
+    assert candidate.package.provenance["temperature"] == candidate.evidence.temperature
 
 
 def test_priors_alone_move_the_bias_alone(home: tuple[Path, Path]) -> None:

@@ -141,14 +141,32 @@ def test_a_past_trial_of_other_parameters_is_passed_over() -> None:
     assert tune(PLAN, bowl, TuningSettings(trials=3), ticking(0), past=[{"alpha": 0.5}]) == plain
 
 
+def test_what_a_device_can_do_in_time_is_no_matter_of_score() -> None:
+    """Neither the search nor a trial of the past goes beyond it."""
+
+    def diligent(plan: TrainingPlan) -> Iterator[Scores]:
+        yield np.full(4, float(plan.rehearsal_steps))
+
+    past = [{**{name: getattr(PLAN, name) for name in searched(PLAN)}, "rehearsal_steps": 12}]
+    settings = TuningSettings(trials=8, rehearsal_steps=6)
+    tried = [
+        trial.parameters["rehearsal_steps"]
+        for trial in tune(PLAN, diligent, settings, ticking(0), past=past).trials
+    ]
+    assert max(tried) <= 6
+
+
+def test_where_nothing_is_rehearsed_no_rehearsal_is_searched() -> None:
+    article = TrainingPlan.of_article(SHALLOW_EWC, ("a", "b"))
+    assert set(searched(article)) == {"learning_rate", "ewc_lambda"}
+
+
 def test_only_what_a_plan_uses_is_searched() -> None:
     always = {"learning_rate", "rehearsal_steps", "rehearsal_batch"}
     assert set(searched(PLAN)) == always
-    assert set(searched(TrainingPlan.of_article(SHALLOW_EWC, ("a", "b")))) == always | {"ewc_lambda"}
-    assert set(searched(TrainingPlan.of_article(DISTIL_ALL, ("a", "b")))) == always | {
-        "alpha",
-        "temperature",
-    }
+    assert set(searched(replace(PLAN, ewc_lambda=0.1))) == always | {"ewc_lambda"}
+    distilling = replace(TrainingPlan.for_strategy(DISTIL_ALL, ("a", "b")), alpha=0.7)
+    assert set(searched(distilling)) == always | {"alpha", "temperature"}
 
 
 def test_the_brier_score_is_a_mean_over_classes() -> None:
@@ -179,7 +197,16 @@ def test_what_did_not_pay_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "tuning.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '[{"strategy": "x"}]', "not json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"strategy": "x", "parameters": {"learning_rate": "fast"}, "gain_lower": 1}]',
+        "",
+        "[1]",
+        '[{"strategy": "x"}]',
+        "not json",
+    ],
+)
 def test_a_history_that_can_not_be_read_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tuning.json"
     path.write_text(text)

@@ -182,6 +182,8 @@ def test_what_is_no_member_s_update_is_a_dead_letter(store: ArtifactStore, wards
     assert refusal(desk, forged) == ("wrong-signature", "signature")
     for field, value in {"samples": 9999, "base_sha256": "0" * 64, "attempt": 7, "federation": "x"}.items():
         assert refusal(desk, good.model_copy(update={field: value})) == ("wrong-signature", "signature")
+    end_of_time = wards["ash"].update(time=datetime.max.replace(tzinfo=UTC))
+    assert refusal(desk, end_of_time) == ("time", "time")
     image = ImageAcquired.model_construct(federation="hospitals")
     assert refusal(desk, image) == ("type", "")
 
