@@ -166,7 +166,8 @@ def test_repeats_change_nothing(bench: Bench) -> None:
 
 
 def test_a_merged_candidate_turned_down_leaves_the_site_to_itself(bench: Bench) -> None:
-    bench.send(closed(), release(1, bench.send(closed()).candidates[0].version, ReleaseStage.REJECTED))
+    merged = only(bench.send(closed()))
+    bench.send(release(1, merged.version, ReleaseStage.REJECTED))
     bench.send(*new_examples(2 * LABELS)[LABELS:])
     assert len(bench.updates) == 1
     assert [made.attempt for made in bench.candidates] == [1, 2]

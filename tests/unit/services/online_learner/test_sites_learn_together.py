@@ -1,7 +1,8 @@
-"""Three sites with loops of their own and one federation between them: real models, real updates, no broker."""
+"""Sites with loops of their own and one federation between them: real models, real updates, no broker."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from medloop_schemas import (
     Strategy,
     UpdateSubmitted,
 )
+from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
 from medloop_services.federation.app import build as build_federation
 from medloop_services.inference.app import build as build_inference
@@ -33,8 +35,9 @@ from medloop_services.replay.scenario import Stream, build_scenario
 from medloop_services.replay.settings import ScenarioSettings
 from recorded_loop import SETTINGS, store_in
 
-SITES = {"ash": "scanner", "birch": "contrast-down", "cedar": "gamma-up"}
+SITES = {"ash": "scanner", "birch": "contrast-down", "cedar": "gamma-up", "dogwood": "vignette"}
 """Site → what becomes of its images."""
+*TOGETHER, LATE = SITES
 IMAGES_BEFORE = 64
 FEDERATION = "hospitals"
 
@@ -61,6 +64,7 @@ class Hospital:
         settings = {
             **SETTINGS,
             "MEDLOOP_PUBLISHER_SITES": site,
+            "MEDLOOP_ONLINE_LEARNER_ARTICLE": True,
             "MEDLOOP_ONLINE_LEARNER_FEDERATION": FEDERATION,
             "MEDLOOP_ONLINE_LEARNER_FEDERATION_KEY": key,
         }
@@ -89,65 +93,75 @@ class Hospital:
         return [event for event in self.seen if isinstance(event, kind)]
 
 
-def joined(folder: Path, quorum: int) -> tuple[list[Hospital], InProcessLoop, list[Event]]:
-    hospitals = [Hospital(site, folder) for site in SITES]
+@dataclass(frozen=True)
+class Played:
+    """What four hospitals did: three make up a round, and the last comes after it."""
+
+    store: ArtifactStore
+    hospitals: dict[str, Hospital]
+    waiting: list[str]
+    """Of the three, those that had no candidate yet when the round was closed."""
+    rounds: dict[str, RoundClosed]
+
+    def candidate(self, site: str) -> CandidateTrained:
+        (candidate,) = self.hospitals[site].of(CandidateTrained)
+        return candidate
+
+    def package(self, site: str) -> ModelPackage:
+        return load_package(self.store.fetch(self.candidate(site).package), parts=("latent", "reference"))
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    folder = tmp_path_factory.mktemp("hospitals")
     settings = {
         "MEDLOOP_FEDERATION_SITES": public_keys(SITES),
         "MEDLOOP_FEDERATION_MODEL": pretrained.path("phantom"),
-        "MEDLOOP_FEDERATION_QUORUM": quorum,
+        "MEDLOOP_FEDERATION_QUORUM": len(TOGETHER),
     }
     said: list[Event] = []
     federation = InProcessLoop([build_federation(Context(store_in(folder), settings))], said.append)
-    return hospitals, federation, said
-
-
-def test_three_sites_end_with_a_merged_candidate_each(tmp_path: Path) -> None:
-    hospitals, federation, said = joined(tmp_path, quorum=3)
-    for hospital in hospitals:
-        hospital.drift()
-        assert hospital.of(CandidateTrained) == [], "it waits for the others"
-        federation.publish(hospital.of(UpdateSubmitted) * 2)
-    assert federation.dead_letters == []
+    hospitals = {site: Hospital(site, folder) for site in SITES}
+    for site in TOGETHER:
+        hospitals[site].drift()
+        federation.publish(hospitals[site].of(UpdateSubmitted) * 2)
+    waiting = [site for site in TOGETHER if not hospitals[site].of(CandidateTrained)]
+    hospitals[LATE].drift()
+    federation.publish(hospitals[LATE].of(UpdateSubmitted))
     rounds = {event.site_id: event for event in said if isinstance(event, RoundClosed)}
-    assert set(rounds) == set(SITES)
-
-    store = store_in(tmp_path)
-    packages: list[ModelPackage] = []
-    for hospital in hospitals:
-        closed = rounds[hospital.site]
-        hospital.loop.publish([closed, closed])
-        assert hospital.loop.dead_letters == []
-        (candidate,) = hospital.of(CandidateTrained)
-        others = ", ".join(sorted(set(SITES) - {hospital.site}))
-        assert candidate.federated == f"merged in round 1 of {FEDERATION} with {others}"
-        package = load_package(store.fetch(candidate.package), parts=("latent", "reference"))
-        assert shared_digest(package.latent) == closed.merged_sha256
-        assert (package.provenance["round"], package.provenance["federation"]) == (1, FEDERATION)
-        assert package.provenance["request_id"] == candidate.request_id
-        packages.append(package)
-        judged = [release.version for release in hospital.of(ReleaseChanged)[1:]]
-        assert judged[:1] == [candidate.version], "the publisher judges it like any other"
-    first, second, _ = packages
-    assert any(
-        not np.array_equal(first.latent[name], second.latent[name])
-        for name in first.latent
-        if stays_at_home(name)
-    ), "norms and scales are each site's own"
-    assert any(not np.array_equal(first.reference[name], second.reference[name]) for name in first.reference)
+    for site, closed in rounds.items():
+        hospitals[site].loop.publish([closed, closed])
+    for loop in (federation, *(hospital.loop for hospital in hospitals.values())):
+        assert loop.dead_letters == []
+    return Played(store_in(folder), hospitals, waiting, rounds)
 
 
-@pytest.mark.parametrize("late", [0, 1])
-def test_a_site_that_comes_late_goes_on_with_its_own_model(tmp_path: Path, late: int) -> None:
-    hospitals, federation, said = joined(tmp_path, quorum=2)
-    straggler = hospitals.pop(late)
-    for hospital in [*hospitals, straggler]:
-        hospital.drift()
-        federation.publish(hospital.of(UpdateSubmitted))
-    last = said[-1]
-    assert isinstance(last, RoundClosed)
-    assert last.site_id == straggler.site
-    straggler.loop.publish([last])
-    (candidate,) = straggler.of(CandidateTrained)
-    assert candidate.federated.startswith(f"not merged in round 1 of {FEDERATION}: ")
-    package = load_package(store_in(tmp_path).fetch(candidate.package), parts=("latent",))
-    assert shared_digest(package.latent) != last.merged_sha256
+def test_a_site_waits_for_the_others(played: Played) -> None:
+    assert played.waiting == list(TOGETHER)
+    assert [len(hospital.of(UpdateSubmitted)) for hospital in played.hospitals.values()] == [1] * len(SITES)
+    assert set(played.rounds) == set(SITES)
+
+
+@pytest.mark.parametrize("site", TOGETHER)
+def test_every_site_ends_with_a_candidate_of_what_all_have_learned(played: Played, site: str) -> None:
+    candidate, package = played.candidate(site), played.package(site)
+    others = ", ".join(each for each in TOGETHER if each != site)
+    assert candidate.federated == f"merged in round 1 of {FEDERATION} with {others}"
+    assert shared_digest(package.latent) == played.rounds[site].merged_sha256
+    assert (package.provenance["federation"], package.provenance["round"]) == (FEDERATION, 1)
+    assert package.provenance["request_id"] == candidate.request_id
+    judged = played.hospitals[site].of(ReleaseChanged)[1:]
+    assert {release.version for release in judged} == {candidate.version}, "as any other is"
+
+
+def test_norms_and_references_are_each_site_s_own(played: Played) -> None:
+    first, second, third = (played.package(site) for site in TOGETHER)
+    at_home = [name for name in first.latent if stays_at_home(name)]
+    for one, other in ((first, second), (second, third)):
+        assert any(not np.array_equal(one.latent[name], other.latent[name]) for name in at_home)
+        assert any(not np.array_equal(one.reference[name], other.reference[name]) for name in one.reference)
+
+
+def test_a_site_that_comes_late_goes_on_with_its_own_model(played: Played) -> None:
+    assert played.candidate(LATE).federated.startswith(f"not merged in round 1 of {FEDERATION}: ")
+    assert shared_digest(played.package(LATE).latent) != played.rounds[LATE].merged_sha256
