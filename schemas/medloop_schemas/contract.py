@@ -77,8 +77,9 @@ TRAFFIC: Mapping[str, Traffic] = {
             ExampleLabelled,
             ReleaseChanged,
             FisherMeasured,
+            RoundClosed,
         ),
-        (ExampleLabelled, CandidateTrained),
+        (ExampleLabelled, CandidateTrained, UpdateSubmitted),
     ),
     "publisher": Traffic(
         (AdaptationRequested, CandidateTrained, ExampleLabelled, ReleaseOrdered, ReleaseChanged),
@@ -86,7 +87,7 @@ TRAFFIC: Mapping[str, Traffic] = {
     ),
     "federation": Traffic((UpdateSubmitted,), (RoundOpened, RoundClosed)),
 }
-"""Service → what it reads and writes; images, labels, orders, updates and Fishers come from outside."""
+"""Service → what it reads and writes; images, labels, orders and Fishers come from outside."""
 
 
 def contract() -> dict[str, bytes]:

@@ -46,7 +46,7 @@ def test_the_published_contract_knows_every_service(traffic: Traffic) -> None:
 
 
 def test_every_topic_but_those_from_outside_is_written_by_one_service(traffic: Traffic) -> None:
-    outside = {f"medloop.{name}.v1" for name in ("images", "labels", "orders", "fisher", "updates")}
+    outside = {f"medloop.{name}.v1" for name in ("images", "labels", "orders", "fisher")}
     for topic in TOPICS:
         writers = [name for name, (_, writes) in traffic.items() if topic.event in writes]
         assert len(writers) == (topic.name not in outside), f"{topic.name} is written by {writers}"

@@ -1,4 +1,5 @@
-"""Online learner: reads images, predictions, labels, adaptation requests and releases; writes candidates.
+"""Online learner: reads images, predictions, labels, adaptation requests, releases and, in a federation, rounds;
+writes candidates and updates.
 
 It decides which labelled images a model is fine-tuned on, and when it has become a candidate. Two processors:
 `pairing` joins each image with what was served for it and with its late label into an example, by device;

@@ -13,6 +13,8 @@ from medloop_schemas import (
     LabelConfirmed,
     PredictionMade,
     ReleaseChanged,
+    RoundClosed,
+    UpdateSubmitted,
 )
 
 from medloop_services.bus.cache import cache_directory
@@ -24,6 +26,7 @@ from medloop_services.online_learner import pairing
 from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.fisher import FisherChoice
 from medloop_services.online_learner.learning import Learning
+from medloop_services.online_learner.membership import membership
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import LearningState, PairingState
 from medloop_services.online_learner.trainer import StreamingTrainer, open_streaming_learner
@@ -34,7 +37,13 @@ def build(context: Context) -> Service:
     settings = context.load(LearnerSettings)
     catalog, fishers = ReleaseCatalog(), FisherCatalog()
     checkpoints = Checkpoints(cache_directory() / "learners")
-    trainer = StreamingTrainer(context.artifacts, settings, checkpoints, open_streaming_learner)
+    trainer = StreamingTrainer(
+        context.artifacts,
+        settings,
+        checkpoints,
+        open_streaming_learner,
+        membership(settings, context.artifacts),
+    )
     fisher_of = FisherChoice(fishers.measured, context.artifacts)
     learning = Learning(
         settings=settings, trainer=trainer, release_of=catalog.release_of, fisher_of=fisher_of
@@ -52,8 +61,8 @@ def build(context: Context) -> Service:
             ),
             KeyedProcessor(
                 name="online_learner.learning",
-                inputs=(AdaptationRequested, ExampleLabelled, ReleaseChanged),
-                outputs=(CandidateTrained,),
+                inputs=(AdaptationRequested, ExampleLabelled, ReleaseChanged, RoundClosed),
+                outputs=(CandidateTrained, UpdateSubmitted),
                 state=LearningState,
                 initial=lambda _site: LearningState(),
                 step=learning.step,

@@ -3,9 +3,15 @@
 ```
             request                 enough labels                  released
    idle ───────────────▶ training ────────────────▶ judged ───────────────────▶ idle
-                            ▲                          │ turned down: more labels, next attempt
-                            └──────────────────────────┘ (after the last attempt: idle)
+                          │ ▲                        ▲ │ turned down: more labels, next attempt
+                          │ └────────────────────────┼─┘ (after the last attempt: idle)
+                          └───▶ waiting ─────────────┘
+             in a federation:   round closed: what was merged, if it counts this site
+             an update          left out, or as many labels later as an attempt takes: the site's own model
 ```
+
+A site's own model is its candidate at once where the federation can't merge it: the last round it was told of
+went on from other weights than its base's, or it has learned a class that not all sites know.
 """
 
 from __future__ import annotations
@@ -26,7 +32,9 @@ from medloop_schemas import (
     InvalidEvent,
     ReleaseChanged,
     ReleaseStage,
+    RoundClosed,
     TransientError,
+    UpdateSubmitted,
 )
 
 from medloop_services.online_learner.examples import Material, classes_of, material, taken_in, trimmed
@@ -82,6 +90,18 @@ class Trainer(Protocol):
     def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
         """Store the model as it is after `adaptation.trained` new examples."""
 
+    def submit(self, adaptation: Adaptation, examples: Material, now: datetime) -> UpdateSubmitted | None:
+        """Store and sign that model's update, or return None where the site is in no federation.
+
+        Raises InvalidEvent if the federation can't merge it, TransientError if it can't be stored now.
+        """
+
+    def take_up(self, adaptation: Adaptation, examples: Material, closed: RoundClosed) -> Trained:
+        """Store what that model and the round's come to.
+
+        Raises InvalidEvent if what was merged is broken, TransientError if it can't be fetched now.
+        """
+
 
 def _of_the_package(_request: AdaptationRequested, _base: ReleaseChanged) -> None:
     return None
@@ -89,7 +109,7 @@ def _of_the_package(_request: AdaptationRequested, _base: ReleaseChanged) -> Non
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """The core: state and event to state and candidates.
+    """The core: state and event to state, updates and candidates.
 
     Attributes:
         settings: how much is remembered and when a candidate is ready.
@@ -104,11 +124,11 @@ class Learning:
     fisher_of: Callable[[AdaptationRequested, ReleaseChanged], Artifact | None] = _of_the_package
 
     def step(self, state: LearningState, event: Event) -> Step:
-        """Return the site's state after one event, and the candidate it completes, if any.
+        """Return the site's state after one event, and the update or candidate it completes, if any.
 
         Raises:
             InvalidEvent: the event is of another kind, an example's pixels can't be read, or the model that a
-                request wants adapted is broken.
+                request wants adapted or that a round has merged is broken.
             TransientError: a store is away, or a release is not known yet.
         """
         match event:
@@ -119,6 +139,8 @@ class Learning:
                 return self._advanced(self._opened(state, event), event.time)
             case ReleaseChanged():
                 return self._advanced(self._decided(state, event), event.time)
+            case RoundClosed():
+                return self._closed(state, event)
         raise InvalidEvent("type", "", f"learning can't use {type(event).__name__}")
 
     def _opened(self, state: LearningState, request: AdaptationRequested) -> LearningState:
@@ -170,10 +192,12 @@ class Learning:
         return trimmed(settled, self.settings)
 
     def _advanced(self, state: LearningState, now: datetime) -> Step:
-        """Do all the updates that the examples allow, then export a candidate if it is time for one."""
+        """Do all the updates that the examples allow, then offer the model if it is time for that."""
         adaptation = state.adaptation
-        if adaptation is None or adaptation.phase is not Phase.TRAINING:
+        if adaptation is None or adaptation.phase is Phase.JUDGED:
             return state, ()
+        if adaptation.phase is Phase.WAITING:
+            return self._waited(state, adaptation, now)
         examples = material(state, adaptation)
         goal = adaptation.attempt * self.settings.labels_per_attempt(adaptation.request.strategy)
         while adaptation.trained < goal:
@@ -194,16 +218,92 @@ class Learning:
             )
         if not adaptation.losses:  # no label could be learned from: more may help
             return self._advanced(self._again(state, adaptation), now)
-        trained = self.trainer.finish(adaptation, examples)
-        adaptation = adaptation.model_copy(update={"phase": Phase.JUDGED, "candidate": trained.version})
-        return state.model_copy(update={"adaptation": adaptation}), (_candidate(adaptation, trained, now),)
+        return self._offered(state, adaptation, examples, now)
+
+    def _offered(
+        self, state: LearningState, adaptation: Adaptation, examples: Material, now: datetime
+    ) -> Step:
+        """Submit what was trained to the site's federation; without one it is a candidate at once."""
+        try:
+            update = self.trainer.submit(adaptation, examples, now)
+        except InvalidEvent as error:
+            return self._alone(state, adaptation, now, f"not submitted: {error.reason}")
+        if update is None:
+            return self._alone(state, adaptation, now)
+        last = self._last_round(state)
+        if last is not None and last.merged_sha256 != update.base_sha256:
+            why = f"not submitted: round {last.number} of {last.federation} went on from other weights"
+            return self._alone(state, adaptation, now, why)
+        patience = self.settings.labels_per_attempt(adaptation.request.strategy)
+        waiting = {
+            "phase": Phase.WAITING,
+            "update": update,
+            "waits_until": state.next_number + patience,
+        }
+        return state.model_copy(update={"adaptation": adaptation.model_copy(update=waiting)}), (update,)
+
+    def _waited(self, state: LearningState, adaptation: Adaptation, now: datetime) -> Step:
+        """Go on with the site's own model when the round has taken too long.
+
+        The log's numbers count, which grow with every label of the site: a full log takes in none.
+        """
+        if state.next_number < adaptation.waits_until:
+            return state, ()
+        patience = self.settings.labels_per_attempt(adaptation.request.strategy)
+        why = f"not merged: {patience} labels later no round had been closed"
+        return self._alone(state, adaptation, now, why)
+
+    def _closed(self, state: LearningState, closed: RoundClosed) -> Step:
+        """Take up what was merged, or go on with the site's own model where its update isn't in it."""
+        last = self._last_round(state)
+        repeated = last is not None and closed.number <= last.number
+        if closed.federation != self.settings.federation or repeated:
+            return state, ()
+        state = state.model_copy(update={"round": closed})
+        adaptation = state.adaptation
+        if adaptation is None or adaptation.update is None or adaptation.phase is not Phase.WAITING:
+            return state, ()
+        now = max(closed.time, adaptation.update.time)
+        place = f"round {closed.number} of {closed.federation}"
+        if not _counted(adaptation.update, closed):
+            why = closed.refused.get(closed.site_id, "it had gone on from other weights")
+            return self._alone(state, adaptation, now, f"not merged in {place}: {why}")
+        trained = self.trainer.take_up(adaptation, material(state, adaptation), closed)
+        others = ", ".join(sorted(closed.samples.keys() - {closed.site_id}))
+        return _judged(state, adaptation, trained, now, f"merged in {place} with {others}")
+
+    def _last_round(self, state: LearningState) -> RoundClosed | None:
+        """Return the last round the site was told of, unless it belonged to another federation then."""
+        last = state.round
+        return last if last is not None and last.federation == self.settings.federation else None
+
+    def _alone(
+        self, state: LearningState, adaptation: Adaptation, now: datetime, federated: str = ""
+    ) -> Step:
+        """Make a candidate of the site's own model."""
+        trained = self.trainer.finish(adaptation, material(state, adaptation))
+        return _judged(state, adaptation, trained, now, federated)
+
+
+def _judged(
+    state: LearningState, adaptation: Adaptation, trained: Trained, now: datetime, federated: str
+) -> Step:
+    """Return the state in which a candidate is with the publisher, and the candidate."""
+    adaptation = adaptation.model_copy(update={"phase": Phase.JUDGED, "candidate": trained.version})
+    candidate = _candidate(adaptation, trained, now, federated)
+    return state.model_copy(update={"adaptation": adaptation}), (candidate,)
+
+
+def _counted(update: UpdateSubmitted, closed: RoundClosed) -> bool:
+    """Whether a round merged an update of this site's base: this one, or one of an attempt before it."""
+    return closed.base_sha256 == update.base_sha256 and update.site_id in closed.samples
 
 
 def _superseded(base: ReleaseChanged, stable: ReleaseChanged | None) -> bool:
     return stable is not None and base.number < stable.number
 
 
-def _candidate(adaptation: Adaptation, trained: Trained, now: datetime) -> CandidateTrained:
+def _candidate(adaptation: Adaptation, trained: Trained, now: datetime, federated: str) -> CandidateTrained:
     request, base = adaptation.request, adaptation.base
     return CandidateTrained(
         time=now,
@@ -217,11 +317,12 @@ def _candidate(adaptation: Adaptation, trained: Trained, now: datetime) -> Candi
         strategy=request.strategy,
         onset=request.onset,
         classes=classes_of(request, base),
-        labels_used=adaptation.trained - adaptation.quarantined,
+        labels_used=adaptation.labels_used,
         labels_corrected=adaptation.corrected,
         labels_quarantined=adaptation.quarantined,
         updates=adaptation.steps,
         changed_codes=adaptation.changed_codes,
         loss_first=fmean(adaptation.losses[:LOSSES_AVERAGED]),
         loss_last=fmean(adaptation.losses[-LOSSES_AVERAGED:]),
+        federated=federated,
     )

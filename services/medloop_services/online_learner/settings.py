@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medloop_schemas import Strategy
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,6 +45,17 @@ class LearnerSettings(BaseSettings):
         description="train by the source article's rules (EWC, distillation) instead of the measured ones",
     )
     seed: int = Field(default=0, ge=0, description="of batch order and rehearsal")
+    federation: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.:/-]{0,128}$",
+        description="the federation that the site learns in; empty for none",
+    )
+    federation_key: Path | None = Field(
+        default=None, description="the site's private key, which its updates are signed with"
+    )
+    share_norms: bool = Field(
+        default=False, description="whether the federation shares norms and scales as well, as it is set"
+    )
 
     def labels_per_attempt(self, strategy: Strategy) -> int:
         """Return how many new labels a candidate needs, rounded up to whole updates."""

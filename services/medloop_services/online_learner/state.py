@@ -13,6 +13,8 @@ from medloop_schemas import (
     Frame,
     LabelConfirmed,
     ReleaseChanged,
+    RoundClosed,
+    UpdateSubmitted,
 )
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,6 +55,8 @@ class Phase(StrEnum):
     """Where an adaptation stands."""
 
     TRAINING = "training"
+    WAITING = "waiting"
+    """An update is with the site's federation."""
     JUDGED = "judged"
     """A candidate is with the publisher."""
 
@@ -66,7 +70,7 @@ class Adaptation(BaseModel):
         fisher: Fisher information that was chosen when it opened; None for what the base's package holds.
         opened_at: log number of the first example that arrived after the request.
         attempt: 1, then one more each time the publisher turned a candidate down.
-        phase: training, or waiting for the publisher's judgement.
+        phase: training, or waiting for the federation's round, or for the publisher's judgement.
         trained: new examples that have been trained on.
         fixed_below: examples with a lower log number have been used and may no longer be corrected.
         losses: of each update that took a step.
@@ -75,6 +79,8 @@ class Adaptation(BaseModel):
         corrected: labels that took the place of another one.
         quarantined: new examples whose training ended in no finite number and was undone.
         candidate: version of the last candidate.
+        update: the last one submitted to the site's federation.
+        waits_until: log number at which its round is waited for no longer.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,6 +99,13 @@ class Adaptation(BaseModel):
     corrected: int = 0
     quarantined: int = 0
     candidate: str | None = None
+    update: UpdateSubmitted | None = None
+    waits_until: int = 0
+
+    @property
+    def labels_used(self) -> int:
+        """New examples that the model was changed by."""
+        return self.trained - self.quarantined
 
 
 class LearningState(ServiceState):
@@ -107,6 +120,8 @@ class LearningState(ServiceState):
     stable: ReleaseChanged | None = None
     release_number: int = -1
     adaptation: Adaptation | None = None
+    round: RoundClosed | None = None
+    """The last one of the site's federation that it was told of."""
     onsets: tuple[dict[str, int], ...] = ()
     """Of settled requests, the last ones in order: device → first image after the change."""
     answered: tuple[str, ...] = ()

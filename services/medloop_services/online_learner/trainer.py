@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,7 @@ from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import Bounds, Cause, Labels, ModelFacts, choose
 from medloop_model.training.streaming import Metrics, StreamingLearner
-from medloop_schemas import ExampleLabelled, InvalidEvent
+from medloop_schemas import ExampleLabelled, InvalidEvent, RoundClosed, UpdateSubmitted
 from numpy.typing import NDArray
 
 from medloop_services.bus.artifacts import ArtifactStore
@@ -34,8 +35,10 @@ from medloop_services.bus.frames import pixels_of
 from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.examples import Material, class_indices, classes_of
 from medloop_services.online_learner.learning import Trained, Update
+from medloop_services.online_learner.membership import Membership
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import Adaptation
+from medloop_services.participation import Adapted
 
 log = structlog.get_logger()
 
@@ -79,12 +82,14 @@ class StreamingTrainer:
         settings: mini-batch size, seed, and updates between checkpoints.
         checkpoints: where learners are kept.
         open_learner: makes an adaptation's learner; by default `open_streaming_learner`.
+        part_of: a site's part in the federation; None where there is none.
     """
 
     artifacts: ArtifactStore
     settings: LearnerSettings
     checkpoints: Checkpoints
     open_learner: Callable[[ArtifactStore, LearnerSettings, Adaptation], Learner]
+    part_of: Membership | None = None
     _sites: dict[str, Progress] = field(default_factory=dict)
 
     def check(self, example: ExampleLabelled) -> None:
@@ -110,8 +115,51 @@ class StreamingTrainer:
 
     def finish(self, adaptation: Adaptation, examples: Material) -> Trained:
         """Store the model as it is after `adaptation.trained` new examples, with its monitoring reference."""
+        return self._stored(self._package(adaptation, examples), adaptation, examples)
+
+    def submit(self, adaptation: Adaptation, examples: Material, now: datetime) -> UpdateSubmitted | None:
+        """Store and sign the update of what was trained, or return None where there is no federation.
+
+        Raises:
+            InvalidEvent: the sites' models can't be merged, as when this one knows a new class.
+            TransientError: the store is away.
+        """
+        if self.part_of is None:
+            return None
+        request, base = adaptation.request, adaptation.base
+        adapted = Adapted(
+            base=load_package(self.artifacts.fetch(base.package), parts=("latent", "fisher")),
+            trained=self._package(adaptation, examples),
+            base_version=base.version,
+            request_id=request.event_id,
+            attempt=adaptation.attempt,
+            samples=adaptation.labels_used,
+        )
+        try:
+            update, _ = self.part_of(request.site_id).submit(adapted, now)
+        except ModelError as error:
+            raise InvalidEvent(error.code, "federation", str(error)) from error
+        return update
+
+    def take_up(self, adaptation: Adaptation, examples: Material, closed: RoundClosed) -> Trained:
+        """Store the round's merged model with the site's own norms and scales, and a reference of its own.
+
+        Raises:
+            InvalidEvent: the merged model is broken, or of another network.
+            TransientError: the store is away.
+        """
+        if self.part_of is None:
+            raise InvalidEvent("federation", "federation", "this site is in no federation any more")
+        own = self._package(adaptation, examples)
+        merged = self.part_of(adaptation.request.site_id).take_up(own, closed)
+        provenance = dict(own.provenance) | dict(merged.provenance)
+        return self._stored(replace(merged, provenance=provenance), adaptation, examples)
+
+    def _package(self, adaptation: Adaptation, examples: Material) -> ModelPackage:
         progress = self._progress(adaptation, examples)
-        package = progress.learner.package(progress.state)
+        return progress.learner.package(progress.state)
+
+    def _stored(self, package: ModelPackage, adaptation: Adaptation, examples: Material) -> Trained:
         present = self._batch(examples.present, adaptation)
         studies = np.unique([example.study_id for example in examples.present], return_inverse=True)[1]
         reference = measure_reference(
@@ -245,5 +293,5 @@ def _lineage(adaptation: Adaptation) -> dict[str, str | int | None]:
         "diagnosis": adaptation.request.diagnosis.value,
         "attempt": adaptation.attempt,
         "fisher_sha256": None if adaptation.fisher is None else adaptation.fisher.sha256,
-        "labels_used": adaptation.trained - adaptation.quarantined,
+        "labels_used": adaptation.labels_used,
     }

@@ -122,7 +122,6 @@ def test_everything_read_is_written_by_someone() -> None:
         medloop_schemas.LabelConfirmed,
         medloop_schemas.ReleaseOrdered,
         medloop_schemas.FisherMeasured,
-        medloop_schemas.UpdateSubmitted,
     }
     assert read <= written | from_outside
     assert not from_outside & written
