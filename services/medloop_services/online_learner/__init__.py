@@ -1,4 +1,4 @@
-"""Online learner: reads images, predictions, labels, adaptation requests, releases and, in a federation, rounds;
+"""Online learner: reads images, predictions, labels, adaptation requests, releases, a federation's rounds;
 writes candidates and updates.
 
 It decides which labelled images a model is fine-tuned on, and when it has become a candidate. Two processors:
