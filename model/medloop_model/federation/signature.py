@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -34,12 +34,16 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key.
 
     Raises:
-        ValueError: the file is no Ed25519 key in PEM.
+        ValueError: the file is no Ed25519 key in PEM, or it is encrypted.
         OSError: it can't be read.
     """
-    key = load_pem_private_key(path.read_bytes(), password=None)
+    wrong = f"{path} holds no Ed25519 key, or a password is on it; make one with `medloop site-key`"
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(wrong) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(f"{path} holds no Ed25519 key; make one with `medloop site-key`")  # noqa: TRY004
+        raise ValueError(wrong)  # noqa: TRY004
     return key
 
 

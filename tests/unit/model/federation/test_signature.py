@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from medloop_model.federation.errors import WrongSignature
 from medloop_model.federation.signature import create_key, load_key, public_half, sign, verify
 
@@ -46,5 +47,15 @@ def test_a_key_is_kept_private_and_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         create_key(path)
     path.write_text("no key")
-    with pytest.raises(ValueError, match="load"):
+    with pytest.raises(ValueError, match="holds no Ed25519 key"):
+        load_key(path)
+
+
+def test_a_key_behind_a_password_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "site.pem"
+    locked = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    path.write_bytes(locked)
+    with pytest.raises(ValueError, match=r"site\.pem holds no Ed25519 key.*medloop site-key"):
         load_key(path)
