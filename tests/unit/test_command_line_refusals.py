@@ -215,3 +215,11 @@ def test_a_split_that_does_not_exist_is_answered_with_those_that_do(run: Run, da
     status, told = run("evaluate", "--data", data, "--model", pretrained.path("phantom"), "--split", "tset")
     assert status == WRONG_SETTING
     assert "train, validation or test" in told
+
+
+def test_a_file_that_can_not_be_written_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("a file, no folder")
+    status, said = run("site-key", "--out", "keys/mine/ash.pem")
+    assert status == FAILED
+    assert "Not a directory: 'keys" in said
+    assert "Traceback" not in said

@@ -50,11 +50,12 @@ for part in (
 
 
 def main() -> None:
-    """Run `medloop`; a known error becomes one sentence and an exit code, 2 for a wrong setting."""
+    """Run `medloop`; a known error, or a file's, becomes one sentence and a code, 2 for a wrong setting."""
     try:
         app()
     except Exception as error:
-        if not isinstance(getattr(error, "code", None), str):
+        of_a_file = isinstance(error, OSError) and error.filename is not None
+        if not of_a_file and not isinstance(getattr(error, "code", None), str):
             raise
         said = Text.assemble(("medloop:", "bold red"), f" {error}")
         Console(stderr=True, soft_wrap=True).print(said)
