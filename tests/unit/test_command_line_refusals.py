@@ -223,3 +223,9 @@ def test_a_file_that_can_not_be_written_is_named(run: Run, tmp_path: Path) -> No
     assert status == FAILED
     assert "Not a directory: 'keys" in said
     assert "Traceback" not in said
+
+
+def test_nobody_is_poisoned_where_there_are_no_sites(run: Run) -> None:
+    status, said = run("simulate", "--data", "phantoms", "--poisoned", "1")
+    assert status == WRONG_SETTING
+    assert "--poisoned 1 needs --sites" in said

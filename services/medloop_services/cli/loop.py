@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from medloop_schemas import ConfigurationError
 from rich.console import Console
 from rich.live import Live
 
@@ -127,6 +128,8 @@ def simulate(
             json=json,
         )
         return
+    if poisoned:
+        raise ConfigurationError(f"--poisoned {poisoned} needs --sites: there is no site that could cheat")
     from medloop_services.bus.logs import configure_logs
     from medloop_services.simulation import simulate as run
 
