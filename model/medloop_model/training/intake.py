@@ -49,7 +49,7 @@ class Intake:
         return Memory(
             ids=batch.ids,
             domains=batch.domains or ("",) * len(batch),
-            images=torch.from_numpy(batch.images).view_as(pixels_BHWC),
+            images=torch.from_numpy(np.ascontiguousarray(batch.images)).view_as(pixels_BHWC),
             labels=labels_B,
             answers=answers_BN,
             embeddings=embeddings_BD,

@@ -402,6 +402,14 @@ def test_labels_of_one_class_alone_are_kept_and_not_trained_on(home: tuple[Model
     assert metrics.steps == 6
 
 
+def test_images_that_are_a_view_turned_round_are_taken(home: tuple[ModelPackage, Path]) -> None:
+    learner = StreamingLearner(home[0], None, TrainingPlan(SHALLOW_EWC, TINY.classes, rehearsal_steps=0))
+    images, labels = shades(16, 3)
+    turned, copied = images[:, ::-1], images[:, ::-1].copy()
+    (one, _), (other, _) = (learner.step(learner.begin(), batch((each, labels))) for each in (turned, copied))
+    assert same(one, other)
+
+
 def test_a_class_outside_the_plan_is_refused(home: tuple[ModelPackage, Path]) -> None:
     learner = StreamingLearner(*home, plan_for(SHALLOW_EWC))
     state = learner.begin()
