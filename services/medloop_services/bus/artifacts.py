@@ -65,7 +65,7 @@ class ArtifactStore:
         """Return a local file with exactly the artifact's bytes.
 
         Raises:
-            CorruptArtifact: the store answers, but with other bytes or with none.
+            CorruptArtifact: the store answers, but with other bytes, with more than announced or with none.
             TransientError: the store can't be reached, or the cache's disk is full.
         """
         suffix = Path(artifact.url).suffix
@@ -99,6 +99,9 @@ def _download(files: fsspec.AbstractFileSystem, source: str, artifact: Artifact,
     try:
         with os.fdopen(descriptor, "wb") as local, files.open(source, "rb") as remote:
             while chunk := remote.read(CHUNK_BYTES):
+                if local.tell() + len(chunk) > artifact.size:
+                    found = f"more than the {artifact.size} bytes announced"
+                    raise CorruptArtifact(artifact.url, artifact.sha256, found)
                 digest.update(chunk)
                 local.write(chunk)
         if digest.hexdigest() != artifact.sha256:

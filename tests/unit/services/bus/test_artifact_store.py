@@ -71,3 +71,11 @@ def test_an_interrupted_fetch_leaves_no_file_behind(store: ArtifactStore, tmp_pa
     with pytest.raises(CorruptArtifact):
         store.fetch(artifact)
     assert not [found for found in (tmp_path / "cache").rglob("*") if found.is_file()]
+
+
+def test_no_more_is_fetched_than_was_announced(store: ArtifactStore, tmp_path: Path) -> None:
+    """Whoever writes an event chooses its url: behind it may be bytes without end."""
+    endless = Artifact(url="file:///dev/zero", sha256="1" * 64, size=7)
+    with pytest.raises(CorruptArtifact, match="more than the 7 bytes announced"):
+        store.fetch(endless)
+    assert not [found for found in (tmp_path / "cache").rglob("*") if found.is_file()]
