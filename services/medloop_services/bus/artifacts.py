@@ -72,7 +72,10 @@ class ArtifactStore:
         cached = self._cache / artifact.sha256[:2] / f"{artifact.sha256}{suffix}"
         if cached.exists() and sha256_of(cached) == artifact.sha256:
             return cached
-        files, source = url_to_fs(artifact.url)
+        try:
+            files, source = url_to_fs(artifact.url)
+        except ValueError as error:
+            raise CorruptArtifact(artifact.url, artifact.sha256, f"no content: {error}") from error
         try:
             _download(files, source, artifact, cached)
         except FileNotFoundError as error:

@@ -79,3 +79,8 @@ def test_no_more_is_fetched_than_was_announced(store: ArtifactStore, tmp_path: P
     with pytest.raises(CorruptArtifact, match="more than the 7 bytes announced"):
         store.fetch(endless)
     assert not [found for found in (tmp_path / "cache").rglob("*") if found.is_file()]
+
+
+def test_a_url_of_no_known_kind_is_corrupt(store: ArtifactStore) -> None:
+    with pytest.raises(CorruptArtifact, match="no content: Protocol not known: nonsense"):
+        store.fetch(Artifact(url="nonsense://bucket/file", sha256="1" * 64, size=7))
