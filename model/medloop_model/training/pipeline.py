@@ -31,6 +31,7 @@ from medloop_model.training.calibration import (
     temperature_of,
     temperature_of_base,
 )
+from medloop_model.training.images import to_labels
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, Recalibration, choose
 from medloop_model.training.streaming import StreamingLearner
@@ -294,11 +295,12 @@ class _Task:
         """Move the base's answers to the priors of what comes now; nothing is trained.
 
         Raises:
-            ShapeError: there is no image since the change.
+            ShapeError: there is no image since the change, or a label is of no class of the base.
         """
         temperature = 1.0
         if recalibration.temperature:
             labelled = self.old if len(self.old) else self.new
+            to_labels(labelled.labels, self.base.architecture)
             logits_BN = logits_of(self.base, labelled.images)
             temperature = temperature_of_base(self.base, logits_BN, labelled.labels)
         shown = [images for images in (self.report.unlabelled, self.new.images) if len(images)]
@@ -354,6 +356,7 @@ class _Task:
         def compared(examples: Examples) -> Comparison | None:
             if not len(examples):
                 return None
+            to_labels(examples.labels, package.architecture)
             return compare(
                 answer(self.base, examples.images),
                 answer(package, examples.images),

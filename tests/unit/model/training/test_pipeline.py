@@ -186,6 +186,15 @@ def test_a_label_outside_the_head_is_refused_without_a_new_class(home: tuple[Pat
         auto_tuning_pipeline(report(new=shades(100, 5, classes=3)), *home, SETTINGS)
 
 
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_a_label_outside_the_head_is_refused_where_nothing_is_trained(
+    home: tuple[Path, Path], side: str
+) -> None:
+    unlike = {side: shades(100, 5, classes=3)}
+    with pytest.raises(ShapeError, match="classes are"):
+        auto_tuning_pipeline(report(Cause.PRIOR_SHIFT, **unlike), *home, SETTINGS)
+
+
 def counting() -> Callable[[], float]:
     now = 0.0
 
