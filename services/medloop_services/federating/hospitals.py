@@ -63,8 +63,13 @@ def draw_hospitals(
         seed: of everything that is drawn.
 
     Raises:
-        DatasetError: too few images for so many hospitals.
+        DatasetError: too few images for so many hospitals, or a class that no test image shows.
     """
+    for label, name in enumerate(dataset.class_names):
+        if label not in dataset.test.labels:
+            raise DatasetError(
+                f"no test image shows {name}, so that its recall can't be told; name another file"
+            )
     random = np.random.default_rng(seed)
     pool = _rare_first(dataset.divide().pool, images * count, random)
     members = _divided(pool.labels, count, concentration, random)

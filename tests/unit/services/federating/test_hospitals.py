@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from medloop_services.federating.hospitals import FEWEST_IMAGES, Hospital, draw_hospitals, pooled
@@ -62,6 +64,12 @@ def test_pooled_they_take_turns(dataset: Dataset) -> None:
     largest = max(hospitals, key=lambda hospital: len(hospital.training))
     others = np.isin(everything.studies[: len(everything) // 2], largest.training.studies, invert=True)
     assert others.any()
+
+
+def test_a_class_that_no_test_image_shows_is_told(dataset: Dataset) -> None:
+    lacking = replace(dataset, test=dataset.test.select(dataset.test.labels == 1))
+    with pytest.raises(DatasetError, match=f"no test image shows {dataset.class_names[0]}"):
+        drawn(lacking)
 
 
 def test_too_few_images_are_told(dataset: Dataset) -> None:
