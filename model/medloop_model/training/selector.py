@@ -242,10 +242,9 @@ def choose(
     strategy = STRATEGY_OF[cause]
     if strategy not in bounds.strategies:
         return Choice((why, f"The bounds do not allow {strategy}: nothing is trained."))
-    if labels.new < bounds.fewest_labels:
-        waiting = (
-            f"{labels.new} labelled images since the change are too few: {bounds.fewest_labels} are needed."
-        )
+    needed = max(bounds.fewest_labels, 1)
+    if labels.new < needed:
+        waiting = f"{labels.new} labelled images since the change are too few: {needed} are needed."
         return Choice((why, waiting))
     arrived = tuple(name for name in new_classes if name not in model.classes)
     if cause is Cause.NEW_CLASS and not arrived:

@@ -23,7 +23,7 @@ from medloop_model.training.pipeline import (
 )
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, pretrain
-from medloop_model.training.selector import Cause
+from medloop_model.training.selector import Bounds, Cause
 from medloop_model.training.tuning import Trial, TuningSettings
 from medloop_model.training.validation import Examples, answer, held_out
 from medloop_model.training.verdict import Limits
@@ -172,6 +172,13 @@ def test_with_few_labels_nothing_is_trained(home: tuple[Path, Path]) -> None:
     candidate = auto_tuning_pipeline(report(new=NEW.select(slice(10))), *home, SETTINGS)
     assert candidate.package is None
     assert "are too few: 16 are needed" in candidate.verdict.reason
+
+
+def test_of_no_label_nothing_is_learned_whatever_the_bounds(home: tuple[Path, Path]) -> None:
+    careless = replace(SETTINGS, bounds=Bounds(fewest_labels=0))
+    candidate = auto_tuning_pipeline(report(new=NOTHING), *home, careless)
+    assert candidate.package is None
+    assert "0 labelled images since the change are too few: 1 are needed" in candidate.verdict.reason
 
 
 def test_what_a_few_studies_show_is_not_enough(home: tuple[Path, Path]) -> None:
