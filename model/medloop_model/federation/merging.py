@@ -56,8 +56,8 @@ class Merged:
 def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings) -> Merged:
     """Merge the updates of a round, at least one.
 
-    The clip follows the round's median norm, so that it needs no tuning (after Andrew et al., arXiv
-    1905.03871, who let it follow a quantile). Fisher information is merged by weight (as the weighted mean),
+    The clip follows the round's median norm, and likewise its median number of images, so that it needs no
+    tuning (after Andrew et al., arXiv 1905.03871, who let it follow a quantile). Fisher information is merged by weight (as the weighted mean),
     each number being `MOST_FISHER` at most.
 
     Args:
@@ -67,7 +67,9 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
     """
     most_norm = settings.clip * float(np.median([update.norm for update in updates]))
     clipped = [update.clipped(most_norm) for update in updates]
-    counts = [float(min(update.samples, settings.most_samples)) for update in updates]
+    # A site says itself how many images it has: the same bound keeps a liar from deciding a round.
+    most_samples = min(settings.most_samples, settings.clip * float(np.median([u.samples for u in updates])))
+    counts = [min(float(update.samples), most_samples) for update in updates]
     before = {
         name: weight.astype(np.float32) for name, weight in shared(base.latent, norms=settings.norms).items()
     }

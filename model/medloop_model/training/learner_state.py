@@ -90,7 +90,7 @@ class LearnerState:
 
 
 def save_state(state: LearnerState, path: Path, identity: str) -> None:
-    """Write a state in one step: a reader sees the old file or the whole new one.
+    """Write a state in one step: a reader sees the old file or the whole new one, and no other user sees it.
 
     Args:
         state: what to write.
@@ -105,6 +105,7 @@ def save_state(state: LearnerState, path: Path, identity: str) -> None:
     try:
         tensors = {name: tensor.contiguous() for name, tensor in state.to_tensors().items()}
         save_file(tensors, temporary, {"identity": identity})
+        temporary.chmod(0o600)  # images are in it
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} can't be written ({error})") from error

@@ -42,12 +42,12 @@ def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Genera
     in_both = torch.tensor(sorted({*latest.labels.tolist()} & {*new.labels.tolist()}))
     if not len(in_both):
         return None
-    before, since = (
-        memory.at(torch.isin(memory.labels, in_both)).draw(_COMPARED, generator) for memory in (latest, new)
-    )
+    shared_old, shared_new = (memory.at(torch.isin(memory.labels, in_both)) for memory in (latest, new))
+    before, since = (memory.draw(_COMPARED, generator) for memory in (shared_old, shared_new))
     change = AcquisitionChange.between(before.pixels, since.pixels)
     shown_BN = base(change.applied(before.pixels, generator))
-    faithful = is_faithful(shown_BN, before.labels, since.answers, since.labels)
+    # Each new image counts once: a dozen of them drawn again and again are not a hundred.
+    faithful = is_faithful(shown_BN, before.labels, shared_new.answers, shared_new.labels)
     return Restyling(latest, change) if faithful else None
 
 

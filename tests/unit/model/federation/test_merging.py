@@ -80,6 +80,18 @@ def test_no_site_counts_for_more_images_than_it_may(home: ModelPackage) -> None:
         np.testing.assert_array_equal(boasting.latent[name], weight)
 
 
+@pytest.mark.parametrize("aggregator", [Aggregator.WEIGHTED_MEAN, Aggregator.SOFT_VOTE])
+def test_who_boasts_of_images_counts_little_more_than_the_others(
+    home: ModelPackage, aggregator: Aggregator
+) -> None:
+    honest = [replace(update, samples=64) for update in updates(home, 4)]
+    liar = difference(home, moved(home, 9), samples=4096)
+    boasting = merge(home, [*honest, liar], MergeSettings(aggregator))
+    modest = merge(home, [*honest, replace(liar, samples=96)], MergeSettings(aggregator))
+    for name, weight in modest.latent.items():
+        np.testing.assert_array_equal(boasting.latent[name], weight)
+
+
 def test_fisher_information_is_merged_by_weight(home: ModelPackage) -> None:
     one, other = updates(home, 2)
     merged = merge(home, [one, other], MergeSettings())

@@ -47,6 +47,11 @@ def state() -> LearnerState:
     )
 
 
+def test_no_other_user_reads_a_state(state: LearnerState, tmp_path: Path) -> None:
+    save_state(state, tmp_path / "state.safetensors", "me")
+    assert (tmp_path / "state.safetensors").stat().st_mode & 0o077 == 0
+
+
 def test_a_state_read_again_is_the_same_to_the_bit(state: LearnerState, tmp_path: Path) -> None:
     save_state(state, tmp_path / "folder" / "state.safetensors", "me")
     again = load_state(tmp_path / "folder" / "state.safetensors", "me")
