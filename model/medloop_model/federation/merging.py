@@ -57,8 +57,8 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
     """Merge the updates of a round, at least one.
 
     The clip follows the round's median norm, and likewise its median number of images, so that it needs no
-    tuning (after Andrew et al., arXiv 1905.03871, who let it follow a quantile). Fisher information is merged by weight (as the weighted mean),
-    each number being `MOST_FISHER` at most.
+    tuning (after Andrew et al., arXiv 1905.03871, who let it follow a quantile). Fisher information is merged
+    by weight (as the weighted mean), each number being `MOST_FISHER` at most.
 
     Args:
         base: with its latent weights, which every update starts from.
