@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,6 @@ from medloop_services.replay.settings import ScenarioName
 
 if TYPE_CHECKING:
     from medloop_model.fisher_file import FisherOrigin
-    from medloop_schemas import FisherMeasured
 
     from medloop_services.replay.dataset import Dataset
     from medloop_services.replay.split import Split
@@ -75,14 +74,14 @@ def fisher(
 
     file = model / MODEL_FILE if model.is_dir() else model
     provenance, sha256 = load_package(file).provenance, digest(file)
-    version = _released_version(sha256) if publish else _usual_version(provenance, sha256)
+    versions = _released_versions(sha256) if publish else [_usual_version(provenance, sha256)]
     dataset = load_dataset(data, announce=tell)
     drawn = representative_images(_home(dataset, scenario), images, seed)
     options = f"--data {Path(data).name if data else dataset.name} --images {images} --seed {seed}"
     if scenario is not None:
         options += f" --scenario {scenario.value}"
     origin = FisherOrigin(
-        base_version=version,
+        base_version=versions[-1],
         base_sha256=sha256,
         data=dataset.name,
         data_sha256=dataset.digest,
@@ -93,10 +92,10 @@ def fisher(
     path = out or file.with_name("fisher.safetensors")
     with counting_bar("Fisher information") as progress:
         found = measure_fisher(file, drawn, origin, path, progress)
-    tell(f"wrote {path}: {version} on {len(drawn)} images of {dataset.name}, sha256 {found}")
+    tell(f"wrote {path}: {versions[-1]} on {len(drawn)} images of {dataset.name}, sha256 {found}")
     if publish:
-        event = _publish(path, origin)
-        tell(f"published {event.fisher.url} for {version}: used from the next adaptation on")
+        url = _publish(path, origin, versions)
+        tell(f"published {url} for {', '.join(versions)}: used from the next adaptation on")
     write_json({"fisher": str(path), "sha256": found, "published": publish, **vars(origin)}, json)
 
 
@@ -117,8 +116,8 @@ def _usual_version(provenance: Mapping[str, Any], sha256: str) -> str:
     return f"{family}-{sha256[:DIGEST_DIGITS]}"
 
 
-def _released_version(sha256: str) -> str:
-    """The version under which a package has been released, wherever it was released last."""
+def _released_versions(sha256: str) -> list[str]:
+    """The versions under which a package has been released: sites may call the same bytes differently."""
     from medloop_schemas import ReleaseChanged
 
     versions = [each.version for each in decisions(ReleaseChanged) if each.package.sha256 == sha256]
@@ -127,25 +126,29 @@ def _released_version(sha256: str) -> str:
             f"no release is of the package with sha256 {sha256}, so nobody could use what is published; "
             "`medloop release list` prints the versions, `medloop release show` where their packages are"
         )
-    return versions[-1]
+    return list(dict.fromkeys(versions))
 
 
-def _publish(path: Path, origin: FisherOrigin) -> FisherMeasured:
+def _publish(path: Path, origin: FisherOrigin, versions: Sequence[str]) -> str:
+    """Store the file, tell of it under each version, and return its url."""
     from medloop_schemas import FisherMeasured
 
     from medloop_services.bus.artifacts import ArtifactStore
     from medloop_services.bus.context import load_settings
     from medloop_services.bus.settings import BusSettings
 
-    event = FisherMeasured(
-        time=datetime.now(UTC),
-        base_version=origin.base_version,
-        base_sha256=origin.base_sha256,
-        fisher=ArtifactStore(load_settings(BusSettings).artifacts).put(path),
-        images=origin.images,
-        data_sha256=origin.data_sha256,
-        seed=origin.seed,
-        command=origin.command,
-    )
-    send(event)
-    return event
+    fisher = ArtifactStore(load_settings(BusSettings).artifacts).put(path)
+    for version in versions:
+        send(
+            FisherMeasured(
+                time=datetime.now(UTC),
+                base_version=version,
+                base_sha256=origin.base_sha256,
+                fisher=fisher,
+                images=origin.images,
+                data_sha256=origin.data_sha256,
+                seed=origin.seed,
+                command=origin.command,
+            )
+        )
+    return fisher.url
