@@ -50,7 +50,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 STAGES = ("teacher", "student")
 STAGE_SUFFIX = ".progress.safetensors"
 
-RECIPE = 3
+RECIPE = 4
 """Raised when the same images and settings begin to make another package: caches of models go by it."""
 
 SLIDE_STRENGTH = 0.5
