@@ -13,11 +13,16 @@ import argparse
 import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "kernels"))  # a figure is the same there
 
 import torch
+from figures import Figure
 from medloop_model.architecture import ward
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_package, network_from
@@ -34,30 +39,6 @@ MOST_MIB = 600.0
 KIB_A_MIB = 1024
 STEPS = {"full": DISTIL_ALL, "shallow": SHALLOW_EWC, "head only": EXPAND_HEAD}
 WARM_UP, A_TURN = 2, 8
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure beside what it is compared with; fields as in every benchmark's JSON lines."""
-
-    name: str
-    value: float
-    unit: str
-    peer: str
-    peer_value: float
-    ratio: float
-    limit: float | None
-    goal: float | None
-    met: bool
-    seed: int
-    n: int
-
-    def __str__(self) -> str:
-        missed = "" if self.met else f"  MISSED: the goal is {self.goal}x"
-        return (
-            f"{self.name:24} {self.value:8.2f} {self.unit:4} {self.peer:16} {self.peer_value:8.2f} "
-            f"{self.ratio:6.2f}x{missed}"
-        )
 
 
 def figures(seed: int, rounds: int) -> Iterator[Figure]:
@@ -111,9 +92,7 @@ def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
             for repeat in range(WARM_UP + A_TURN):
                 start = time.thread_time()
                 call()
-                if (
-                    repeat >= WARM_UP
-                ):  # the first of a turn find nothing in the caches, as no second step does
+                if repeat >= WARM_UP:  # the first of a turn find nothing in the caches
                     milliseconds[name].append(1000 * (time.thread_time() - start))
     return {name: statistics.median(measured) for name, measured in milliseconds.items()}
 

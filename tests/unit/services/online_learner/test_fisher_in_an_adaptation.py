@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,7 @@ from medloop_schemas import (
     AdaptationRequested,
     CandidateTrained,
     Diagnosis,
-    ExampleLabelled,
     FisherMeasured,
-    Frame,
     ReleaseChanged,
     ReleaseStage,
     Strategy,
@@ -28,10 +26,8 @@ from medloop_services.bus.context import Context
 from medloop_services.bus.processor import KeyedProcessor, Service
 from medloop_services.online_learner.app import build
 from medloop_services.online_learner.state import LearningState
+from shaded_examples import CLASSES, DEVICE, EPOCH, example
 
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-DEVICE = "ward/scanner-1"
-CLASSES = ("normal", "opacity")
 TINY = Architecture(8, 1, 4, 12, 2, 2, 2, CLASSES)
 REQUEST = AdaptationRequested(
     time=EPOCH,
@@ -48,26 +44,6 @@ SETTINGS = {
     "MEDLOOP_ONLINE_LEARNER_BATCH_SIZE": 4,
     "MEDLOOP_ONLINE_LEARNER_LABELS_SHALLOW": 8,
 }
-
-
-def example(sequence: int) -> ExampleLabelled:
-    index = sequence % 2
-    pixels = np.random.default_rng(sequence).integers(0, 80, (8, 8), np.uint8) + np.uint8(80 * index)
-    return ExampleLabelled(
-        time=EPOCH,
-        image_id=f"image-{sequence}",
-        device_id=DEVICE,
-        site_id="ward",
-        study_id=f"study-{sequence}",
-        image_sequence=sequence,
-        label_sequence=sequence,
-        revision=1,
-        class_index=index,
-        class_name=CLASSES[index],
-        predicted_class=0,
-        model_version="ward-0",
-        frame=Frame.inline(pixels.tobytes(), height=8, width=8),
-    )
 
 
 class Ward:

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pytest
+import shaded_examples
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import load_package, save_package, save_teacher
 from medloop_model.network import BiTMedViT
@@ -21,7 +20,6 @@ from medloop_schemas import (
     Diagnosis,
     Event,
     ExampleLabelled,
-    Frame,
     InvalidEvent,
     ReleaseChanged,
     ReleaseStage,
@@ -34,10 +32,8 @@ from medloop_services.online_learner.learning import Learning
 from medloop_services.online_learner.settings import LearnerSettings
 from medloop_services.online_learner.state import LearningState
 from medloop_services.online_learner.trainer import StreamingTrainer, open_streaming_learner
+from shaded_examples import CLASSES, DEVICE, EPOCH
 
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-DEVICE = "ward/scanner-1"
-CLASSES = ("normal", "opacity")
 NONE = Checkpoints(Path("/dev/null/no-folder"))
 """A disk that takes nothing: everything is taught from the beginning."""
 SETTINGS = LearnerSettings(
@@ -92,24 +88,7 @@ EXPAND = request(Diagnosis.NEW_CLASS, Strategy.EXPAND_HEAD)
 
 
 def example(sequence: int) -> ExampleLabelled:
-    names = (*CLASSES, "nodule")
-    index = sequence % (3 if sequence >= 20 else 2)
-    pixels = np.random.default_rng(sequence).integers(0, 80, (8, 8), np.uint8) + np.uint8(80 * index)
-    return ExampleLabelled(
-        time=EPOCH,
-        image_id=f"image-{sequence}",
-        device_id=DEVICE,
-        site_id="ward",
-        study_id=f"study-{sequence}",
-        image_sequence=sequence,
-        label_sequence=sequence,
-        revision=1,
-        class_index=index,
-        class_name=names[index],
-        predicted_class=0,
-        model_version="ward-0",
-        frame=Frame.inline(pixels.tobytes(), height=8, width=8),
-    )
+    return shaded_examples.example(sequence, new_class_from=20)
 
 
 def learn(
