@@ -96,7 +96,7 @@ class TrainingPlan:
             return replace(plan, everything=True, retention=1.0, restyled=16, first_steps=100)
         if strategy == DISTIL_ALL:
             # Readers may go by what augmentation changes: how faint a shadow is, how large.
-            return replace(plan, rehearsal_steps=10, retention=1.0, augmentation=0.0)
+            return replace(plan, alpha=0.7, rehearsal_steps=10, retention=1.0, augmentation=0.0)
         if strategy == EXPAND_HEAD and slides:
             return replace(plan, learning_rate=1e-2, rehearsal_steps=1, discriminant_images=128)
         if strategy == EXPAND_HEAD:

@@ -3,7 +3,7 @@
 ```
 cause           what is done
 data-drift      old images teach as the new scanner would show them, beside new ones
-concept-drift   everything is trained, on labels alone
+concept-drift   everything is trained, on labels, and on the teacher where it agrees with them
 new-class       the head gains a row
 prior-shift     nothing is trained; the head's biases follow the new priors
 sensor-fault    nothing: frames that are no pictures teach nothing, and tell nothing of answers
@@ -46,8 +46,8 @@ STRATEGY_OF: Mapping[Cause, str] = {
 WHY = {
     Cause.DATA_DRIFT: "Images look different and mean the same: old ones, shown as the new scanner would, "
     "teach with the labels that they have.",
-    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained, on labels alone, "
-    "since a teacher keeps to the old policy and holds back what is to be learned.",
+    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained, on labels, and on "
+    "the teacher only where it agrees with them, since elsewhere it keeps to the old policy.",
     Cause.NEW_CLASS: "A class arrived: the head gains a row, and what sees the images stays as it is.",
     Cause.PRIOR_SHIFT: "Other patients come, each of whom looks as ever: nothing is there to be learned, "
     "and the answers are moved to how often each class comes now.",
