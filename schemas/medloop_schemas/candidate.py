@@ -36,6 +36,7 @@ class CandidateTrained(Event):
     changed_codes: float = Field(ge=0, le=1, description="share of ternary weights that differ from the base")
     loss_first: float = Field(ge=0, description="mean loss of the first updates")
     loss_last: float = Field(ge=0, description="mean loss of the last updates")
+    why: tuple[str, ...] = Field(default=(), description="it was trained as it was, one sentence a reason")
     federated: str = Field(
         default="",
         description="what the site's federation made of it, one sentence; empty where there is none",

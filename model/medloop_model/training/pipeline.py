@@ -382,7 +382,11 @@ class _Task:
                 Engine(package), self.report.new.images, self.report.new.labels, self.settings.seed, studies
             )
             package = replace(package, reference=reference.to_tensors())
-        provenance = dict(package.provenance) | {"diagnosis": self.report.cause.value, "examples": now}
+        about = {"diagnosis": self.report.cause.value, "examples": now, "why": choice.reasons}
         return Candidate(
-            self.report.cause, choice, replace(package, provenance=provenance), verdict, evidence
+            self.report.cause,
+            choice,
+            replace(package, provenance=dict(package.provenance) | about),
+            verdict,
+            evidence,
         )

@@ -38,6 +38,7 @@ TOLD: Mapping[type[Event], tuple[str, ...]] = {
         "changed_codes",
         "loss_first",
         "loss_last",
+        "why",
         "federated",
     ),
     ReleaseChanged: (

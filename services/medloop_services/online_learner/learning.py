@@ -69,10 +69,11 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A candidate's version and file."""
+    """A candidate's version and file, and why it was trained as it was."""
 
     version: str
     package: Artifact
+    why: tuple[str, ...] = ()
 
 
 class Trainer(Protocol):
@@ -324,5 +325,6 @@ def _candidate(adaptation: Adaptation, trained: Trained, now: datetime, federate
         changed_codes=adaptation.changed_codes,
         loss_first=fmean(adaptation.losses[:LOSSES_AVERAGED]),
         loss_last=fmean(adaptation.losses[-LOSSES_AVERAGED:]),
+        why=trained.why,
         federated=federated,
     )

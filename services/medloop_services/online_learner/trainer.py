@@ -65,10 +65,18 @@ class Learner(Protocol):
 
 @dataclass(slots=True)
 class Progress:
-    """A learner and where it stands: taught so many new examples of one request."""
+    """A learner and where it stands: taught so many new examples of one request.
+
+    Attributes:
+        request_id: what it answers.
+        learner, why: it, and why its plan is what it is.
+        state: where it stands.
+        trained: new examples taught.
+    """
 
     request_id: str
     learner: Learner
+    why: tuple[str, ...]
     state: LearnerState
     trained: int = 0
 
@@ -81,14 +89,14 @@ class StreamingTrainer:
         artifacts: where base models come from and candidates go.
         settings: mini-batch size, seed, and updates between checkpoints.
         checkpoints: where learners are kept.
-        open_learner: makes an adaptation's learner; by default `open_streaming_learner`.
+        open_learner: makes an adaptation's learner and says why so; by default `open_streaming_learner`.
         part_of: a site's part in the federation; None where there is none.
     """
 
     artifacts: ArtifactStore
     settings: LearnerSettings
     checkpoints: Checkpoints
-    open_learner: Callable[[ArtifactStore, LearnerSettings, Adaptation], Learner]
+    open_learner: Callable[[ArtifactStore, LearnerSettings, Adaptation], tuple[Learner, tuple[str, ...]]]
     part_of: Membership | None = None
     _sites: dict[str, Progress] = field(default_factory=dict)
 
@@ -165,17 +173,18 @@ class StreamingTrainer:
         reference = measure_reference(
             Engine(package), present.images, present.labels, self.settings.seed, studies
         )
+        why = self._progress(adaptation, examples).why
         package = replace(
             package,
             reference=reference.to_tensors(),
-            provenance=dict(package.provenance) | _lineage(adaptation),
+            provenance=dict(package.provenance) | _lineage(adaptation) | {"why": why},
         )
         with tempfile.TemporaryDirectory(prefix="medloop-candidate-") as folder:
             path = Path(folder) / "model.safetensors"
             digest = save_package(package, path)
             stored = self.artifacts.put(path)
         family = adaptation.base.version.rsplit("-", 1)[0]
-        return Trained(version=f"{family}-{digest[:DIGEST_DIGITS]}", package=stored)
+        return Trained(version=f"{family}-{digest[:DIGEST_DIGITS]}", package=stored, why=why)
 
     def _progress(self, adaptation: Adaptation, examples: Material) -> Progress:
         """Return the site's learner, taught exactly what the state says."""
@@ -196,7 +205,7 @@ class StreamingTrainer:
         """Return a learner as its last checkpoint has it, or as it begins."""
         request = adaptation.request
         try:
-            learner = self.open_learner(self.artifacts, self.settings, adaptation)
+            learner, why = self.open_learner(self.artifacts, self.settings, adaptation)
             found = self.checkpoints.latest(
                 request.site_id,
                 request.event_id,
@@ -205,9 +214,9 @@ class StreamingTrainer:
             )
             if found is not None:
                 trained, state = found
-                return Progress(request.event_id, learner, state, trained)
+                return Progress(request.event_id, learner, why, state, trained)
             old = self._batch(examples.old, adaptation, examples.domains) if examples.old else None
-            return Progress(request.event_id, learner, learner.begin(old))
+            return Progress(request.event_id, learner, why, learner.begin(old))
         except ModelError as error:
             raise InvalidEvent(error.code, "base_version", str(error)) from error
 
@@ -252,8 +261,8 @@ class StreamingTrainer:
 
 def open_streaming_learner(
     artifacts: ArtifactStore, settings: LearnerSettings, adaptation: Adaptation
-) -> StreamingLearner:
-    """Return the learner that an adaptation starts with.
+) -> tuple[StreamingLearner, tuple[str, ...]]:
+    """Return the learner that an adaptation starts with, and why its plan is what it is.
 
     Raises:
         CorruptArtifact, ModelError: the base model or its teacher is broken.
@@ -276,7 +285,7 @@ def open_streaming_learner(
     if choice.plan is None:
         raise InvalidEvent("untrainable", "diagnosis", choice.reasons[-1])
     log.info("adaptation planned", site=request.site_id, request=request.event_id, why=choice.reasons)
-    return StreamingLearner(package, teacher if choice.distils else None, choice.plan)
+    return StreamingLearner(package, teacher if choice.distils else None, choice.plan), choice.reasons
 
 
 def _named(example: ExampleLabelled) -> tuple[str, str, str]:

@@ -51,6 +51,7 @@ def record(
     about = {
         "candidate_sha256": candidate.package.sha256,
         "diagnosis": candidate.diagnosis.value,
+        "why_trained_so": " ".join(candidate.why),
         "labels_corrected": candidate.labels_corrected,
         "labels_quarantined": candidate.labels_quarantined,
     }

@@ -140,6 +140,17 @@ def test_a_candidate_is_byte_identical_after_a_kill_in_the_middle_of_training(
     assert state == clean_state
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"), [(SHALLOW, "as the new scanner would"), (EXPAND, "the head gains a row")]
+)
+def test_a_candidate_says_why_it_was_trained_so(
+    store: ArtifactStore, base: ReleaseChanged, asked: AdaptationRequested, reason: str
+) -> None:
+    _, candidate = learn(store, base, asked)
+    assert reason in candidate.why[0]
+    assert load_package(store.fetch(candidate.package)).provenance["why"] == list(candidate.why)
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
