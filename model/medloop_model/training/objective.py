@@ -24,6 +24,7 @@ class Objective:
 
     Args:
         plan: the weights of its terms.
+        base: the model that is adapted.
         teacher: full precision; None where the plan doesn't distil.
         moving: the parameters that are trained.
         anchor: their values before, by name.
@@ -31,6 +32,7 @@ class Objective:
     """
 
     plan: TrainingPlan
+    base: BiTMedViT
     teacher: BiTMedViT | None
     moving: Mapping[str, Tensor]
     anchor: Mapping[str, Tensor]
@@ -42,7 +44,7 @@ class Objective:
         pixels_BHWC: Tensor,
         labels_B: Tensor,
         rehearsed: slice,
-        remembered_BN: Tensor,
+        remembered_BHWC: Tensor,
     ) -> Tensor:
         """The loss of one batch, a scalar.
 
@@ -51,11 +53,11 @@ class Objective:
             pixels_BHWC: what it was shown, float32 in [0, 1].
             labels_B: true classes, int64.
             rehearsed: which of them are old examples.
-            remembered_BN: the base model's answers to those as they were, whatever the network was shown.
+            remembered_BHWC: how those looked to the base model, whatever the network was shown of them.
         """
         loss = self._label_loss(logits_BN, pixels_BHWC, labels_B)
         if self.plan.retention:
-            forgotten_B = self._forgotten(logits_BN[rehearsed], remembered_BN, labels_B[rehearsed])
+            forgotten_B = self._forgotten(logits_BN[rehearsed], remembered_BHWC, labels_B[rehearsed])
             loss = loss + self.plan.retention * forgotten_B.sum() / len(labels_B)
         if self.plan.ewc_lambda:
             penalty = ewc_penalty(self.moving.items(), self.anchor, self.fisher)
@@ -76,7 +78,9 @@ class Objective:
             trusted_B=agrees_with_label(teacher_BN, labels_B) if self.plan.masked else None,
         )
 
-    def _forgotten(self, logits_BN: Tensor, base_BN: Tensor, labels_B: Tensor) -> Tensor:
+    def _forgotten(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
         """How far the answers to old examples are from the base model's, where those are right (B,)."""
+        with torch.no_grad():
+            base_BN = self.base(pixels_BHWC)
         divergence_B = divergence(logits_BN, base_BN, self.plan.temperature)
         return divergence_B * agrees_with_label(base_BN, labels_B)

@@ -64,8 +64,8 @@ class Showing:
     bounds: Bounds
 
     def varied(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
-        """The same images, each augmented, if the plan augments and there are any."""
-        if not (self.plan.augmentation and len(pixels_BHWC)):
+        """The same images, each augmented, if the plan augments."""
+        if not self.plan.augmentation:
             return pixels_BHWC
         return augment(pixels_BHWC, generator, self.plan.augmentation, self.bounds)
 

@@ -115,12 +115,12 @@ class StreamingLearner:
         self._bench = Workbench(network, moving, plan)
         teacher = _teacher(teacher_path, self._architecture) if teacher_path and plan.alpha < 1 else None
         fisher = _expand_fisher(package, self._anchor)
-        self._objective = Objective(plan, teacher, moving, self._anchor, fisher)
+        self._objective = Objective(plan, self._base, teacher, moving, self._anchor, fisher)
         self._intake = Intake(
             self._base,
             self._architecture,
             embeds=not self._backbone_moves,
-            answers=plan.strategy == DISTIL_ALL or plan.restyled > 0 or plan.retention > 0,
+            answers=plan.strategy == DISTIL_ALL or plan.restyled > 0,
         )
         self._memory_bytes = plan.memory_bytes // 2  # for old examples, and as many for new ones
         if self._memory_bytes < self._intake.nothing().example_bytes:
@@ -245,25 +245,26 @@ class StreamingLearner:
 
     def _descend(self, new: Memory, old: Memory, surroundings: Memory, restyled: Restyling | None) -> float:
         """One optimiser step on new examples, and on old ones as they were, restyled and transplanted."""
-        generator, varied = self._bench.generator, self._showing.varied
-        rehearsed = old.draw(self.plan.rehearsal_batch, generator)
-        # What the base model answered to an old image is what to answer to it as it was: it is shown so.
-        pixels = [varied(new.pixels, generator), rehearsed.pixels]
+        generator = self._bench.generator
+        shown = new.joined(old.draw(self.plan.rehearsal_batch, generator))
         if restyled:
-            drawn = restyled.examples.draw(self.plan.restyled, generator)
-            pixels.append(restyled.change.applied(varied(drawn.pixels, generator), generator))
-            rehearsed = rehearsed.joined(drawn)
-        shown = new.joined(rehearsed)
-        labels_B = shown.labels
+            shown = shown.joined(restyled.examples.draw(self.plan.restyled, generator))
+        rehearsed = slice(len(new), len(shown))
+        pixels_BHWC, labels_B = shown.pixels, shown.labels
         if self.plan.transplanted:
             count = self.plan.transplanted
             cells_BHWC, cell_labels_B = self._showing.transplanted(old, surroundings, count, generator)
-            pixels.append(varied(cells_BHWC, generator))
+            pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
             labels_B = torch.cat([labels_B, cell_labels_B])
-        network, pixels_BHWC = self._bench.network, torch.cat(pixels)
+        pixels_BHWC = self._showing.varied(pixels_BHWC, generator)
+        remembered_BHWC = pixels_BHWC[rehearsed]
+        if restyled:
+            last = slice(len(shown) - self.plan.restyled, len(shown))
+            pixels_BHWC = pixels_BHWC.clone()
+            pixels_BHWC[last] = restyled.change.applied(pixels_BHWC[last], generator)
+        network = self._bench.network
         logits_BN = network.answer(shown.embeddings) if self._embeds_once else network(pixels_BHWC)
-        old_places = slice(len(new), len(shown))
-        loss = self._objective.loss(logits_BN, pixels_BHWC, labels_B, old_places, rehearsed.answers)
+        loss = self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed, remembered_BHWC)
         return self._bench.descend(loss)
 
     @torch.no_grad()

@@ -368,8 +368,7 @@ def test_a_step_without_a_finite_end_is_undone_and_its_batch_quarantined(
 
 def test_a_full_memory_keeps_both_classes_and_its_bytes(home: tuple[ModelPackage, Path]) -> None:
     one_example = 8 * 8 + 8
-    unasked = replace(plan_for(SHALLOW_EWC), restyled=0, retention=0.0)  # no answers are kept
-    plan = replace(unasked, memory_bytes=2 * 10 * one_example)
+    plan = replace(plan_for(SHALLOW_EWC), restyled=0, memory_bytes=2 * 10 * one_example)
     learner = StreamingLearner(*home, plan)
     images, labels = inverted(shades(60, 4))
     rare = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:4]])
