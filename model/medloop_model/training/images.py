@@ -73,6 +73,12 @@ def to_pixels(images: NDArray[np.uint8], architecture: Architecture) -> Tensor:
     return pixels_BHWC[..., None] if grey else pixels_BHWC
 
 
+def to_images(pixels_BHWC: Tensor) -> NDArray[np.uint8]:
+    """Round pixels in [0, 1] to images (B, H, W, C) that an `Engine` takes."""
+    images_BHWC: NDArray[np.uint8] = (pixels_BHWC * 255).round().to(torch.uint8).numpy()
+    return images_BHWC
+
+
 def to_labels(labels: NDArray[np.integer], architecture: Architecture) -> Tensor:
     """Labels as the loss takes them: int64 (B,).
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medloop_model.engine import Engine
 from medloop_model.network import BiTMedViT
 from medloop_model.training.distillation import agrees_with_label, distillation_loss, divergence
 from medloop_model.training.ewc import ewc_penalty
+from medloop_model.training.images import to_images
 from medloop_model.training.plan import TrainingPlan
 
 
@@ -24,7 +26,7 @@ class Objective:
 
     Args:
         plan: the weights of its terms.
-        base: the model that is adapted.
+        base: the model that is adapted, packed: it answers several times faster than its network would.
         teacher: full precision; None where the plan doesn't distil.
         moving: the parameters that are trained.
         anchor: their values before, by name.
@@ -32,7 +34,7 @@ class Objective:
     """
 
     plan: TrainingPlan
-    base: BiTMedViT
+    base: Engine
     teacher: BiTMedViT | None
     moving: Mapping[str, Tensor]
     anchor: Mapping[str, Tensor]
@@ -80,7 +82,6 @@ class Objective:
 
     def _forgotten(self, logits_BN: Tensor, pixels_BHWC: Tensor, labels_B: Tensor) -> Tensor:
         """How far the answers to old examples are from the base model's, where those are right (B,)."""
-        with torch.no_grad():
-            base_BN = self.base(pixels_BHWC)
+        base_BN = torch.from_numpy(self.base(to_images(pixels_BHWC)).logits)
         divergence_B = divergence(logits_BN, base_BN, self.plan.temperature)
         return divergence_B * agrees_with_label(base_BN, labels_B)

@@ -46,8 +46,8 @@ STRATEGY_OF: Mapping[Cause, str] = {
 WHY = {
     Cause.DATA_DRIFT: "Images look different and mean the same: old ones, shown as the new scanner would, "
     "teach with the labels that they have.",
-    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained, on labels, and on "
-    "the teacher only where it agrees with them, since elsewhere it keeps to the old policy.",
+    Cause.CONCEPT_DRIFT: "The same images are called something else: everything is trained, on labels, and "
+    "on the teacher only where it agrees with them, since elsewhere it keeps to the old policy.",
     Cause.NEW_CLASS: "A class arrived: the head gains a row, and what sees the images stays as it is.",
     Cause.PRIOR_SHIFT: "Other patients come, each of whom looks as ever: nothing is there to be learned, "
     "and the answers are moved to how often each class comes now.",

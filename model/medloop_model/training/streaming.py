@@ -35,11 +35,12 @@ from torch import Tensor
 
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, load_teacher
+from medloop_model.engine import Engine
 from medloop_model.errors import ShapeError, TeacherMismatch
 from medloop_model.network import BitLinear, BiTMedViT
 from medloop_model.training.batch import Batch
 from medloop_model.training.candidate import candidate
-from medloop_model.training.export import network_from
+from medloop_model.training.export import export_package, network_from
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, freeze
 from medloop_model.training.head import expand_head, imprint
 from medloop_model.training.images import to_pixels, usual_bounds
@@ -115,7 +116,8 @@ class StreamingLearner:
         self._bench = Workbench(network, moving, plan)
         teacher = _teacher(teacher_path, self._architecture) if teacher_path and plan.alpha < 1 else None
         fisher = _expand_fisher(package, self._anchor)
-        self._objective = Objective(plan, self._base, teacher, moving, self._anchor, fisher)
+        base = Engine(export_package(self._base, {}))
+        self._objective = Objective(plan, base, teacher, moving, self._anchor, fisher)
         self._intake = Intake(
             self._base,
             self._architecture,
