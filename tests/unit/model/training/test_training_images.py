@@ -12,6 +12,7 @@ from medloop_model.training.images import (
     SLIDE,
     augment,
     draw_balanced,
+    to_images,
     to_labels,
     to_pixels,
     usual_bounds,
@@ -26,6 +27,13 @@ def test_grey_images_may_come_with_or_without_their_channel() -> None:
     assert pixels.shape == (3, 28, 28, 1)
     assert torch.equal(pixels, to_pixels(images[..., None], GREY))
     np.testing.assert_allclose(pixels[..., 0], images / 255, rtol=1e-6)
+
+
+def test_images_come_back_from_pixels_and_what_lies_between_is_rounded() -> None:
+    images = np.arange(256, dtype=np.uint8).repeat(49).reshape(16, 28, 28, 1)
+    pixels = to_pixels(images, GREY)
+    assert np.array_equal(to_images(pixels), images)
+    assert np.array_equal(to_images((pixels + 0.4 / 255).clamp(0, 1)), images)
 
 
 @pytest.mark.parametrize(
