@@ -32,7 +32,7 @@ from medloop_schemas import MedloopError
 from medloop_services.bus.context import load_settings
 from medloop_services.replay.dataset import DataSettings
 from medloop_services.replay.errors import DatasetError
-from methods import MEDLOOP, METHODS, NONE, ORACLE, method_of, usual_methods
+from methods import METHODS, NONE, ORACLE, method_of, usual_methods
 from oracles import ORACLES, oracle_of
 from outcomes import Outcomes, finite
 from problem import prepare_model
@@ -68,7 +68,7 @@ def main() -> None:
         # Alone on the machine.
         over_processes(STEP_COST, step_cost.measure, [(data, journal)], 1)
     wanted = (row for row in journal.rows() if row["drift"] in names and row["seed"] in seeds)
-    outcomes = Outcomes([row for row in wanted if row["method"] in (*methods, MEDLOOP)])
+    outcomes = Outcomes([row for row in wanted if row["drift"] == STEP_COST or row["method"] in methods])
     report(outcomes, judged(outcomes), as_json=arguments.json)
 
 
