@@ -85,9 +85,11 @@ class Memory:
 
     def latest_domain(self) -> Memory:
         """The examples of the domain that the last one comes from."""
-        return self.at(
-            torch.tensor([domain == self.domains[-1] for domain in self.domains], dtype=torch.bool)
-        )
+        return self.of_domain(self.domains[-1] if self.domains else "")
+
+    def of_domain(self, name: str) -> Memory:
+        """The examples that come from one domain."""
+        return self.at(torch.tensor([domain == name for domain in self.domains], dtype=torch.bool))
 
     def of(self, ids: Collection[str]) -> Memory:
         """The examples of some images."""

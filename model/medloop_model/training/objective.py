@@ -18,6 +18,7 @@ from medloop_model.training.distillation import agrees_with_label, distillation_
 from medloop_model.training.ewc import ewc_penalty
 from medloop_model.training.images import to_images
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +41,17 @@ class Objective:
     anchor: Mapping[str, Tensor]
     fisher: Mapping[str, Tensor]
 
-    def loss(
-        self,
-        logits_BN: Tensor,
-        pixels_BHWC: Tensor,
-        labels_B: Tensor,
-        rehearsed: slice,
-        remembered_BHWC: Tensor,
-    ) -> Tensor:
+    def loss(self, logits_BN: Tensor, shown: Shown) -> Tensor:
         """The loss of one batch, a scalar.
 
         Args:
             logits_BN: the network's.
-            pixels_BHWC: what it was shown, float32 in [0, 1].
-            labels_B: true classes, int64.
-            rehearsed: which of them are old examples.
-            remembered_BHWC: how those looked to the base model, whatever the network was shown of them.
+            shown: what it was shown.
         """
-        loss = self._label_loss(logits_BN, pixels_BHWC, labels_B)
+        labels_B, old = shown.labels, shown.rehearsed
+        loss = self._label_loss(logits_BN, shown.pixels, labels_B)
         if self.plan.retention:
-            forgotten_B = self._forgotten(logits_BN[rehearsed], remembered_BHWC, labels_B[rehearsed])
+            forgotten_B = self._forgotten(logits_BN[old], shown.remembered, labels_B[old])
             loss = loss + self.plan.retention * forgotten_B.sum() / len(labels_B)
         if self.plan.ewc_lambda:
             penalty = ewc_penalty(self.moving.items(), self.anchor, self.fisher)

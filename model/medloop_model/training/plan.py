@@ -30,6 +30,8 @@ class TrainingPlan:
         augmentation: strength, 0 to 1.
         everything: whether all parameters move, whatever the strategy.
         restyled: old examples that a step shows as the new scanner would (`restyle`), beside its others.
+        revisited: of the old examples of a step those that are shown as another old domain's scanner would,
+            if there are several.
         first_steps: optimiser steps more on the first mini-batch, from which restyled images teach already.
         transplanted: old examples that a step shows in new surroundings (`transplant`), beside its others.
         discriminant_images: augmented examples of each domain that the exported head is fitted to in closed
@@ -58,6 +60,7 @@ class TrainingPlan:
     augmentation: float = 0.5
     everything: bool = False
     restyled: int = 0
+    revisited: int = 0
     first_steps: int = 0
     transplanted: int = 0
     discriminant_images: int = 0
@@ -93,7 +96,7 @@ class TrainingPlan:
                 discriminant_images=128,
             )
         if strategy == SHALLOW_EWC:
-            return replace(plan, everything=True, retention=1.0, restyled=16, first_steps=100)
+            return replace(plan, everything=True, retention=1.0, restyled=16, revisited=8, first_steps=100)
         if strategy == DISTIL_ALL:
             # Readers may go by what augmentation changes: how faint a shadow is, how large.
             return replace(plan, alpha=0.7, rehearsal_steps=10, retention=1.0, augmentation=0.0)

@@ -1,4 +1,4 @@
-"""How examples are shown: varied a little, as a new scanner would show them, and in new surroundings.
+"""How examples are shown: varied a little, as another scanner would show them, and in new surroundings.
 
 Shape suffixes: B batch · H, W rows, columns · C channels
 """
@@ -18,11 +18,12 @@ from medloop_model.training.restyle import AcquisitionChange, is_faithful
 from medloop_model.training.transplant import transplant
 
 _COMPARED = 128  # images of each domain that tell how a scanner has changed
+_COMPARED_A_STEP = 48  # and of two old ones, where every step compares another pair
 
 
 @dataclass(frozen=True)
 class Restyling:
-    """Old examples of one domain, and how the new scanner would show them."""
+    """Old examples of one domain, and how another scanner would show them."""
 
     examples: Memory
     change: AcquisitionChange
@@ -51,6 +52,41 @@ def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Genera
     return Restyling(latest, change) if faithful else None
 
 
+def revisiting(old: Memory, generator: torch.Generator) -> Restyling | None:
+    """Examples of an old domain, and how another old one's scanner would show them; None without another.
+
+    Of many domains each has few examples left. Those of the others, shown as its scanner would, stand in for
+    the rest.
+    """
+    names = sorted({*old.domains})
+    if len(names) < 2:
+        return None
+    here, there = (
+        old.of_domain(names[place]) for place in torch.randperm(len(names), generator=generator)[:2].tolist()
+    )
+    before, since = (memory.draw(_COMPARED_A_STEP, generator).pixels for memory in (here, there))
+    return Restyling(here, AcquisitionChange.between(before, since))
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What one step shows a network: new examples, old ones, then cells in new surroundings.
+
+    Args:
+        examples: new and old ones.
+        rehearsed: which of them are old.
+        pixels: of all and of the cells, float32 (B, H, W, C) in [0, 1].
+        labels: likewise, int64 (B,).
+        remembered: pixels of the old ones for the base model, which doesn't know the new scanner.
+    """
+
+    examples: Memory
+    rehearsed: slice
+    pixels: Tensor
+    labels: Tensor
+    remembered: Tensor
+
+
 @dataclass(frozen=True)
 class Showing:
     """Draws what a network sees of examples.
@@ -62,6 +98,47 @@ class Showing:
 
     plan: TrainingPlan
     bounds: Bounds
+
+    def of_step(
+        self,
+        new: Memory,
+        old: Memory,
+        restyled: Restyling | None,
+        surroundings: Memory,
+        generator: torch.Generator,
+    ) -> Shown:
+        """New examples, and old ones: as they were, revisited, restyled and transplanted.
+
+        Args:
+            new: shown whole.
+            old: to draw from.
+            restyled: to draw from what the new scanner would show.
+            surroundings: new examples that lend theirs.
+            generator: draws everything.
+        """
+        plan = self.plan
+        revisited = revisiting(old, generator) if plan.revisited else None
+        as_were = old.draw(plan.rehearsal_batch - (plan.revisited if revisited else 0), generator)
+        examples = new.joined(as_were)
+        after_old = len(examples)
+        if revisited:
+            examples = examples.joined(revisited.examples.draw(plan.revisited, generator))
+        after_revisited = len(examples)
+        if restyled:
+            examples = examples.joined(restyled.examples.draw(plan.restyled, generator))
+        pixels_BHWC, labels_B = examples.pixels, examples.labels
+        if plan.transplanted:
+            cells_BHWC, cell_labels_B = self.transplanted(old, surroundings, plan.transplanted, generator)
+            pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
+            labels_B = torch.cat([labels_B, cell_labels_B])
+        pixels_BHWC = self.varied(pixels_BHWC, generator)
+        if revisited:
+            pixels_BHWC = _changed(pixels_BHWC, slice(after_old, after_revisited), revisited, generator)
+        rehearsed = slice(len(new), len(examples))
+        remembered_BHWC = pixels_BHWC[rehearsed]
+        if restyled:
+            pixels_BHWC = _changed(pixels_BHWC, slice(after_revisited, len(examples)), restyled, generator)
+        return Shown(examples, rehearsed, pixels_BHWC, labels_B, remembered_BHWC)
 
     def varied(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
         """The same images, each augmented, if the plan augments."""
@@ -75,3 +152,10 @@ class Showing:
         """Pixels and labels of `count` old cells, drawn class-balanced, in surroundings of new images."""
         cells = old.draw(count, generator)
         return transplant(cells.pixels, new.pixels, generator), cells.labels
+
+
+def _changed(pixels_BHWC: Tensor, place: slice, as_in: Restyling, generator: torch.Generator) -> Tensor:
+    """A copy in which the images of one place look as another scanner would show them."""
+    changed_BHWC = pixels_BHWC.clone()
+    changed_BHWC[place] = as_in.change.applied(pixels_BHWC[place], generator)
+    return changed_BHWC

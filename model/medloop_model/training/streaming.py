@@ -246,27 +246,12 @@ class StreamingLearner:
             yield state.new.draw(self.plan.rehearsal_batch, self._bench.generator), old
 
     def _descend(self, new: Memory, old: Memory, surroundings: Memory, restyled: Restyling | None) -> float:
-        """One optimiser step on new examples, and on old ones as they were, restyled and transplanted."""
-        generator = self._bench.generator
-        shown = new.joined(old.draw(self.plan.rehearsal_batch, generator))
-        if restyled:
-            shown = shown.joined(restyled.examples.draw(self.plan.restyled, generator))
-        rehearsed = slice(len(new), len(shown))
-        pixels_BHWC, labels_B = shown.pixels, shown.labels
-        if self.plan.transplanted:
-            count = self.plan.transplanted
-            cells_BHWC, cell_labels_B = self._showing.transplanted(old, surroundings, count, generator)
-            pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
-            labels_B = torch.cat([labels_B, cell_labels_B])
-        pixels_BHWC = self._showing.varied(pixels_BHWC, generator)
-        remembered_BHWC = pixels_BHWC[rehearsed]
-        if restyled:
-            last = slice(len(shown) - self.plan.restyled, len(shown))
-            pixels_BHWC = pixels_BHWC.clone()
-            pixels_BHWC[last] = restyled.change.applied(pixels_BHWC[last], generator)
+        """One optimiser step on new examples and on old ones."""
         network = self._bench.network
-        logits_BN = network.answer(shown.embeddings) if self._embeds_once else network(pixels_BHWC)
-        loss = self._objective.loss(logits_BN, pixels_BHWC, labels_B, rehearsed, remembered_BHWC)
+        shown = self._showing.of_step(new, old, restyled, surroundings, self._bench.generator)
+        embedded = self._embeds_once
+        logits_BN = network.answer(shown.examples.embeddings) if embedded else network(shown.pixels)
+        loss = self._objective.loss(logits_BN, shown)
         return self._bench.descend(loss)
 
     @torch.no_grad()
