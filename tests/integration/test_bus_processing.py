@@ -25,6 +25,7 @@ from medloop_schemas import (
 )
 from medloop_services.bus.broker import free_port
 from medloop_services.bus.dead_letters import list_dead_letters, replay_dead_letters, show_dead_letter
+from medloop_services.bus.faust_recovery import LoudRecovery
 from medloop_services.bus.faust_runner import FaustProcess
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
@@ -326,6 +327,25 @@ async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
     monkeypatch.setattr(FaustProcess, "_handle", handle_slowly)
     async with running(service, settings):
         await everything_is_committed(settings, name)
+
+
+async def test_faust_ends_the_service_when_its_table_is_not_read_back_in_time(
+    settings: BusSettings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = FaustProcess.__init__
+
+    async def never(*_arguments: Any) -> None:
+        await asyncio.Event().wait()
+
+    def begin_impatiently(process: FaustProcess, *arguments: Any) -> None:
+        begin(process, *arguments)
+        process._app.conf.broker_request_timeout = 2.5
+
+    monkeypatch.setattr(LoudRecovery, "_build_highwaters", never)
+    monkeypatch.setattr(FaustProcess, "__init__", begin_impatiently)
+    process = ServiceProcess(FaustService(name, replace(tally.PROCESSOR, name=name)), settings)
+    async with asyncio.timeout(60):
+        assert await process.run() == 1
 
 
 async def test_two_replicas_share_the_keys_and_take_over(

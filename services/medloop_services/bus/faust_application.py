@@ -6,10 +6,12 @@ from functools import cached_property
 
 import faust
 from faust.types import TransportT
+from faust.types.tables import TableManagerT
 from mode.utils.queues import FlowControlEvent
 
 from medloop_services.bus.connection import tls_context
 from medloop_services.bus.faust_consumer import SteadyTransport
+from medloop_services.bus.faust_recovery import LoudTableManager
 from medloop_services.bus.settings import BusSettings
 
 
@@ -34,6 +36,11 @@ class FaustApplication(faust.App):
     def flow_control(self) -> FlowControlEvent:
         """What stops and resumes every stream of the application."""
         return SteadyFlow(loop=self.loop)
+
+    @cached_property
+    def tables(self) -> TableManagerT:
+        """Every table of the application, and what reads them back."""
+        return LoudTableManager(app=self, beacon=self.beacon)
 
     def _new_transport(self) -> TransportT:
         return SteadyTransport(self.conf.broker_consumer, self)
