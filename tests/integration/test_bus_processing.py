@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tally
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from medloop_schemas import (
     Event,
     ImageAcquired,
@@ -24,6 +25,7 @@ from medloop_schemas import (
 )
 from medloop_services.bus.broker import free_port
 from medloop_services.bus.dead_letters import list_dead_letters, replay_dead_letters, show_dead_letter
+from medloop_services.bus.faust_recovery import LoudRecovery
 from medloop_services.bus.faust_runner import FaustProcess
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
@@ -33,8 +35,8 @@ from medloop_services.bus.runner import AnyService, ServiceProcess
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import from_records
-from medloop_services.bus.topic_names import changelog_topic, state_topic
-from topic_reader import compacted, read_topic
+from medloop_services.bus.topic_names import changelog_topic, consumer_group, state_topic
+from topic_reader import compacted, partitions, read_topic
 
 pytestmark = pytest.mark.integration
 
@@ -283,6 +285,67 @@ async def test_faust_finds_its_changelog_there_and_an_agent_that_fails_is_loud(
     monkeypatch.undo()
     async with running(service, settings):
         await labels_when(settings, name, 2)
+
+
+async def everything_is_committed(settings: BusSettings, name: str) -> None:
+    """Wait until a group has committed every image there is."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka) as reader, asyncio.timeout(30):
+        await admin.start()
+        try:
+            ends = await reader.end_offsets(partitions(IMAGES))
+            behind = {place for place, end in ends.items() if end}
+            while behind:
+                done = await admin.list_consumer_group_offsets(consumer_group(name))
+                behind = {place for place in behind if place not in done or done[place].offset < ends[place]}
+                await asyncio.sleep(0.1)
+        finally:
+            await admin.close()
+
+
+async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
+    settings: BusSettings, sender: Sender, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FaustService(name, replace(tally.PROCESSOR, name=name))
+    await sender.deliver(records([tally.image(name, 0)]))
+    async with running(service, settings):
+        await everything_is_committed(settings, name)
+    await sender.deliver(records([tally.image(name, 1 + i) for i in range(100)]))
+    lookup, handle = AIOKafkaConsumer.seek_to_committed, FaustProcess._handle
+
+    async def look_up_until_a_commit(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int | None]:
+        found: dict[TopicPartition, int | None] = await lookup(consumer)
+        while {place: await consumer.committed(place) for place in found} == found:
+            await asyncio.sleep(0.01)
+        return found
+
+    async def handle_slowly(process: FaustProcess, event: Any) -> None:
+        await asyncio.sleep(0.03)
+        await handle(process, event)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "seek_to_committed", look_up_until_a_commit)
+    monkeypatch.setattr(FaustProcess, "_handle", handle_slowly)
+    async with running(service, settings):
+        await everything_is_committed(settings, name)
+
+
+async def test_faust_ends_the_service_when_its_table_is_not_read_back_in_time(
+    settings: BusSettings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = FaustProcess.__init__
+
+    async def never(*_arguments: Any) -> None:
+        await asyncio.Event().wait()
+
+    def begin_impatiently(process: FaustProcess, *arguments: Any) -> None:
+        begin(process, *arguments)
+        process._app.conf.broker_request_timeout = 2.5
+
+    monkeypatch.setattr(LoudRecovery, "_build_highwaters", never)
+    monkeypatch.setattr(FaustProcess, "__init__", begin_impatiently)
+    process = ServiceProcess(FaustService(name, replace(tally.PROCESSOR, name=name)), settings)
+    async with asyncio.timeout(60):
+        assert await process.run() == 1
 
 
 async def test_two_replicas_share_the_keys_and_take_over(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 
 import faust
+from faust.types import TransportT
+from faust.types.tables import TableManagerT
 from mode.utils.queues import FlowControlEvent
 
 from medloop_services.bus.connection import tls_context
+from medloop_services.bus.faust_consumer import SteadyTransport
+from medloop_services.bus.faust_recovery import LoudTableManager
 from medloop_services.bus.settings import BusSettings
 
 
@@ -26,12 +30,20 @@ class SteadyFlow(FlowControlEvent):
 
 
 class FaustApplication(faust.App):
-    """A Faust application that skips no input when it starts."""
+    """A Faust application that skips no input when it starts, and commits what it has handled."""
 
     @cached_property
     def flow_control(self) -> FlowControlEvent:
         """What stops and resumes every stream of the application."""
         return SteadyFlow(loop=self.loop)
+
+    @cached_property
+    def tables(self) -> TableManagerT:
+        """Every table of the application, and what reads them back."""
+        return LoudTableManager(app=self, beacon=self.beacon)
+
+    def _new_transport(self) -> TransportT:
+        return SteadyTransport(self.conf.broker_consumer, self)
 
 
 def credentials(settings: BusSettings) -> faust.SASLCredentials | faust.SSLCredentials | None:
