@@ -93,7 +93,7 @@ TABLE = [
     Row(
         "a new policy",
         Cause.CONCEPT_DRIFT,
-        plan={"strategy": DISTIL_ALL, "alpha": 0.7, "masked": True, "augmentation": 0.0},
+        plan={"strategy": DISTIL_ALL, "alpha": 0.7, "masked": True, "augmentation": 0.25},
         says="only where it agrees",
     ),
     Row(
