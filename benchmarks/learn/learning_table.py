@@ -32,8 +32,9 @@ def lines(outcomes: Outcomes, goals: Sequence[Goal]) -> Iterator[Table | str]:
 def accuracies(outcomes: Outcomes, scenario: str, drifts: list[str]) -> Table:
     """Return a row a method: new domain and share of the gap closed after each count, then the old domain."""
     counts = outcomes.counts(drifts)
+    seeds = len(outcomes.seeds(drifts))
     caption = (
-        f"balanced accuracy on the new domain in % ± half its 95 % interval over {len(outcomes.seeds)} seeds "
+        f"balanced accuracy on the new domain in % ± half its 95 % interval over {seeds} seeds "
         "(share of the gap to the oracle closed); old: on the old domain at the end"
     )
     table = Table(title=f"{scenario}: {', '.join(drifts)}", caption=caption, box=None, title_justify="left")

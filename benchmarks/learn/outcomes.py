@@ -19,7 +19,8 @@ class Outcomes:
     """Rows of the journal.
 
     Args:
-        rows: of the same drifts and seeds for every method; of ten drifts in a row, and of what a step costs.
+        rows: of the same drifts for every method; of ten drifts in a row, and of what a step costs. Drifts
+            shown together are of the seeds that every method has of them all.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -45,10 +46,13 @@ class Outcomes:
             name for name in dict.fromkeys(row["method"] for row in self.rows) if name not in (NONE, ORACLE)
         ]
 
-    @cached_property
-    def seeds(self) -> list[int]:
-        """Of the streams."""
-        return sorted({row["seed"] for row in self.rows})
+    def seeds(self, drifts: Sequence[str]) -> list[int]:
+        """Return the streams that every method was shown of every one of some drifts."""
+        wanted = {(drift, method) for drift in drifts for method in (NONE, ORACLE, *self.methods)}
+        found: dict[int, set[tuple[str, str]]] = {}
+        for drift, seed, method in self._points:
+            found.setdefault(seed, set()).add((drift, method))
+        return sorted(seed for seed, measured in found.items() if wanted <= measured)
 
     def counts(self, drifts: Sequence[str]) -> list[int]:
         """Return which of COUNTS every method reached on every one of some drifts."""
@@ -64,7 +68,7 @@ class Outcomes:
         return np.array(
             [
                 [self._value(self._points[drift, seed, method], labels, domain) for drift in drifts]
-                for seed in self.seeds
+                for seed in self.seeds(drifts)
             ]
         )
 
@@ -102,7 +106,7 @@ class Outcomes:
                 )
                 for drift in drifts
             ]
-            for seed in self.seeds
+            for seed in self.seeds(drifts)
         ]
         return estimate(np.array(found).mean(axis=1))
 
@@ -151,7 +155,7 @@ class Outcomes:
                     "closed": asdict(self.closed(method, drifts, labels)),
                     "old_loss": asdict(self.old_loss(method, drifts, labels)),
                     "milliseconds": self.milliseconds(method, drifts),
-                    "seeds": len(self.seeds),
+                    "seeds": len(self.seeds(drifts)),
                 }
         for peer in self.methods if MEDLOOP in self.methods else ():
             for labels in self.counts(drifts):

@@ -112,6 +112,18 @@ def _rows() -> list[dict[str, object]]:
     ]
 
 
+def test_only_seeds_that_every_method_has_are_compared():
+    rows = _rows()
+    unfinished = next(r for r in rows if (r["drift"], r["seed"], r["method"]) == ("blur", 1, "head"))
+    rows.remove(unfinished)
+    outcomes = Outcomes(rows)
+    assert outcomes.seeds(["noise"]) == [0, 1, 2]
+    assert outcomes.seeds(["noise", "blur"]) == [0, 2]
+    assert outcomes.values("medloop", ["noise", "blur"], 512, "new") == pytest.approx(
+        np.array([[0.8, 0.85], [0.82, 0.87]])
+    )
+
+
 def test_goals_say_what_is_missed():
     goals = {goal.name: goal for goal in judged(Outcomes(_rows()))}
     early = goals["data drift: gap closed after 128 labels"]
