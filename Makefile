@@ -102,9 +102,14 @@ docs-drift: bench-peers ## Measure the monitoring beside its peers and draw docs
 	$(BIN)/python benchmarks/drift/plot_overview.py runs/drift.json docs/drift.png
 
 .PHONY: docs-learn
+TRIED_ON_SCANNER := restyled=0 retention=0.0 everything=False ewc_lambda=0.1 discriminant_images=128 alpha=0.7
+TRIED_ON_POLICY := alpha=1.0 alpha=0.7,masked=False augmentation=0.0 augmentation=0.5 retention=0.0
+
 docs-learn: bench-peers ## Measure learning beside its peers; write docs/learning.md and docs/learn.png from the figures
 	$(MEDLOOP) bench learn --held-out 0 1 2 3 4 5 --json runs/learn.json
-	$(BIN)/python benchmarks/learn/write_document.py runs/learn.json docs/learning.md
+	$(MEDLOOP) bench learn --conditions "scanner 3" --methods medloop $(addprefix medloop:,$(TRIED_ON_SCANNER)) --json runs/tried_scanner.json
+	$(MEDLOOP) bench learn --conditions policy --methods medloop $(addprefix medloop:,$(TRIED_ON_POLICY)) --json runs/tried_policy.json
+	$(BIN)/python benchmarks/learn/write_document.py runs/learn.json docs/learning.md --tried runs/tried_scanner.json runs/tried_policy.json
 	$(BIN)/python benchmarks/learn/plot_learning.py runs/learn.json docs/learn.png
 
 .PHONY: tune-peers

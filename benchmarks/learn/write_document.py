@@ -1,6 +1,6 @@
 """Writes docs/learning.md from what `medloop bench learn --json` wrote: every table, losers and misses too.
 
-python benchmarks/learn/write_document.py figures.json docs/learning.md
+python benchmarks/learn/write_document.py figures.json docs/learning.md --tried scanner.json policy.json
 """
 
 from __future__ import annotations
@@ -39,30 +39,52 @@ change leaves as it was, after the last count.
 """
 
 
+TRIED = """\
+## What else was tried
+
+medloop's plan with one thing changed, which the name says: no old image restyled, no answers of the base
+model kept, shallow layers alone, EWC, a teacher that is followed everywhere or nowhere, no augmentation or
+the usual one, a head in closed form.
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("figures", type=Path, help="what `medloop bench learn --json` wrote")
     parser.add_argument("document", type=Path, help="Markdown to write")
+    parser.add_argument("--tried", type=Path, nargs="*", default=[], help="what it wrote of other plans")
     arguments = parser.parse_args()
     figures = json.loads(arguments.figures.read_text())
+    tried = [row for file in arguments.tried for row in json.loads(file.read_text())]
     arguments.document.parent.mkdir(parents=True, exist_ok=True)
-    arguments.document.write_text("\n".join(document(figures)) + "\n")
+    arguments.document.write_text("\n".join(document(figures, tried)) + "\n")
 
 
-def document(figures: Rows) -> Iterator[str]:
-    """Return the document's lines."""
+def document(figures: Rows, tried: Rows) -> Iterator[str]:
+    """Return the document's lines.
+
+    Args:
+        figures: of medloop and its peers.
+        tried: of medloop's plan and of others, which differ from it in what their names say.
+    """
     yield INTRODUCTION
     yield from goals([row for row in figures if row["figure"] == "goal"])
     rows = whole_scenarios(figures)
     for scenario in dict.fromkeys(row["scenario"] for row in rows):
         part = [row for row in rows if row["scenario"] == scenario]
-        yield from accuracies(scenario, part)
+        yield f"## {TITLES.get(scenario, scenario).capitalize()}\n"
+        yield from accuracies(part)
         ahead = [row for row in figures if row["figure"] == "ahead" and row["scenario"] == scenario]
         yield from behind([row for row in ahead if row["drifts"] == part[0]["drifts"]])
         yield from drift_by_drift(figures, scenario)
     yield from eroded([row for row in figures if row["figure"] == "erosion"])
+    rows = whole_scenarios(tried)
+    if rows:
+        yield TRIED
+    for scenario in dict.fromkeys(row["scenario"] for row in rows):
+        yield from accuracies([row for row in rows if row["scenario"] == scenario])
 
 
 def goals(rows: Rows) -> Iterator[str]:
@@ -79,10 +101,9 @@ def goals(rows: Rows) -> Iterator[str]:
     yield ""
 
 
-def accuracies(scenario: str, rows: Rows) -> Iterator[str]:
+def accuracies(rows: Rows) -> Iterator[str]:
     """Return a table of methods by counts."""
     counts = sorted({row["labels"] for row in rows})
-    yield f"## {TITLES.get(scenario, scenario).capitalize()}\n"
     yield f"{len(rows[0]['drifts'])} drifts ({', '.join(rows[0]['drifts'])}), {rows[0]['seeds']} seeds.\n"
     yield from _header(["labels", *map(str, counts), "old", "ms an update"])
     for method in dict.fromkeys(row["method"] for row in rows):

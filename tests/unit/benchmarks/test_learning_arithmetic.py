@@ -147,8 +147,9 @@ def test_everything_is_printed_drawn_and_documented():
     figures = json.loads(
         json.dumps([finite(line) for line in (*outcomes.lines(), *(g.line() for g in goals))])
     )
-    written = "\n".join(document(figures))
+    written = "\n".join(document(figures, figures))
     assert "| **medloop** | 77.5 ± 0.0 (75) | 83.5 ± 2.5 (105) |" in written
+    assert written.count("| **medloop** | 77.5 ± 0.0 (75) |") == 2, "and among what was tried"
     assert "Ahead of medloop: `head` at 128 (1.0 points, beyond its interval)." in written
     assert "**MISSED**" in written
     curves, trade = draw(figures).axes
