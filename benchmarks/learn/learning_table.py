@@ -86,14 +86,17 @@ def ahead(outcomes: Outcomes, scenario: str, drifts: list[str]) -> Table:
 
 
 def eroded(outcomes: Outcomes) -> Table:
-    """Return a row a method: balanced accuracy that each stop lost since it was learned."""
-    table = Table(title="ten drifts in a row: points lost since", box=None, title_justify="left")
+    """Return a row a method: balanced accuracy that each stop lost since it was learned, and what it has."""
+    table = Table(
+        title="ten drifts in a row: points lost since (and % at the end)", box=None, title_justify="left"
+    )
     table.add_column("method")
     for point in outcomes.journeys[0]["points"]:
         table.add_column(point["domain"], justify="right")
     for method in dict.fromkeys(row["method"] for row in outcomes.journeys):
-        lost = outcomes.erosion(method).mean(axis=0)
-        table.add_row(method, *(f"{100 * value:+.1f}" for value in lost))
+        lost, end = (figure.mean(axis=0) for figure in (outcomes.erosion(method), outcomes.ends(method)))
+        cells = (f"{100 * less:+.1f} ({100 * left:.1f})" for less, left in zip(lost, end, strict=True))
+        table.add_row(method, *cells)
     return table
 
 

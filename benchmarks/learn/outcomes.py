@@ -125,6 +125,12 @@ class Outcomes:
             ]
         )
 
+    def ends(self, method: str) -> FloatArray:
+        """Return (seeds, stops): balanced accuracy on each stop's domain at the journey's end."""
+        return np.array(
+            [[point["end"] for point in row["points"]] for row in self.journeys if row["method"] == method]
+        )
+
     def lines(self) -> Iterator[dict[str, Any]]:
         """Return every figure as a JSON object, the figure's kind under `figure`."""
         for scenario, drifts in self.scenarios.items():
@@ -137,6 +143,7 @@ class Outcomes:
                 "method": method,
                 "domains": [point["domain"] for point in self.journeys[0]["points"]],
                 "lost": lost.mean(axis=0).tolist(),
+                "end": self.ends(method).mean(axis=0).tolist(),
                 "seeds": len(lost),
             }
         for row in (*self.rows, *self.journeys, *([self.step_cost] if self.step_cost else [])):

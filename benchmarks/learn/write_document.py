@@ -153,10 +153,12 @@ def eroded(rows: Rows) -> Iterator[str]:
         return
     yield "## Ten drifts in a row\n"
     yield "Out to another scanner and back, five times: points of balanced accuracy that each stop's domain"
-    yield f"lost from right after it was learned until the end, {rows[0]['seeds']} seeds.\n"
+    yield f"lost from right after it was learned until the end, {rows[0]['seeds']} seeds; in brackets what"
+    yield "is left, in %.\n"
     yield from _header(["method", *rows[0]["domains"]])
     for row in rows:
-        yield _row([row["method"], *(f"{100 * value:+.1f}" for value in row["lost"])])
+        stops = zip(row["lost"], row["end"], strict=True)
+        yield _row([row["method"], *(f"{100 * lost:+.1f} ({100 * end:.1f})" for lost, end in stops)])
     yield ""
 
 
