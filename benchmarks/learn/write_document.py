@@ -42,9 +42,7 @@ change leaves as it was, after the last count.
 TRIED = """\
 ## What else was tried
 
-medloop's plan with one thing changed, which the name says: no old image restyled, no answers of the base
-model kept, shallow layers alone, EWC, a teacher that is followed everywhere or nowhere, no augmentation or
-the usual one, a head in closed form.
+medloop's plan with one thing changed, which the name says in the words of `medloop_model/training/plan.py`.
 """
 
 
