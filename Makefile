@@ -101,10 +101,10 @@ docs-drift: bench-peers ## Measure the monitoring beside its peers and draw docs
 	$(MEDLOOP) bench drift --streams 20 --json runs/drift.json
 	$(BIN)/python benchmarks/drift/plot_overview.py runs/drift.json docs/drift.png
 
-.PHONY: docs-learn
 TRIED_ON_SCANNER := restyled=0 retention=0.0 everything=False ewc_lambda=0.1 discriminant_images=128 alpha=0.7
 TRIED_ON_POLICY := alpha=1.0 alpha=0.7,masked=False augmentation=0.0 augmentation=0.5 retention=0.0
 
+.PHONY: docs-learn
 docs-learn: bench-peers ## Measure learning beside its peers; write docs/learning.md and docs/learn.png from the figures
 	$(MEDLOOP) bench learn --held-out 0 1 2 3 4 5 --json runs/learn.json
 	$(MEDLOOP) bench learn --conditions "scanner 3" --methods medloop $(addprefix medloop:,$(TRIED_ON_SCANNER)) --json runs/tried_scanner.json

@@ -49,10 +49,15 @@ class Outcomes:
     def seeds(self, drifts: Sequence[str]) -> list[int]:
         """Return the streams that every method was shown of every one of some drifts."""
         wanted = {(drift, method) for drift in drifts for method in (NONE, ORACLE, *self.methods)}
+        return sorted(seed for seed, measured in self._measured.items() if wanted <= measured)
+
+    @cached_property
+    def _measured(self) -> dict[int, set[tuple[str, str]]]:
+        """Seed → drifts and methods that were measured with it."""
         found: dict[int, set[tuple[str, str]]] = {}
         for drift, seed, method in self._points:
             found.setdefault(seed, set()).add((drift, method))
-        return sorted(seed for seed, measured in found.items() if wanted <= measured)
+        return found
 
     def counts(self, drifts: Sequence[str]) -> list[int]:
         """Return which of COUNTS every method reached on every one of some drifts."""
@@ -117,18 +122,15 @@ class Outcomes:
 
     def erosion(self, method: str) -> FloatArray:
         """Return (seeds, stops): how much was lost from right after a stop until the journey's end."""
-        return np.array(
-            [
-                [point["after"] - point["end"] for point in row["points"]]
-                for row in self.journeys
-                if row["method"] == method
-            ]
-        )
+        return self._stops(method, "after") - self.ends(method)
 
     def ends(self, method: str) -> FloatArray:
         """Return (seeds, stops): balanced accuracy on each stop's domain at the journey's end."""
+        return self._stops(method, "end")
+
+    def _stops(self, method: str, when: str) -> FloatArray:
         return np.array(
-            [[point["end"] for point in row["points"]] for row in self.journeys if row["method"] == method]
+            [[point[when] for point in row["points"]] for row in self.journeys if row["method"] == method]
         )
 
     def lines(self) -> Iterator[dict[str, Any]]:

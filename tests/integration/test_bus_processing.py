@@ -287,20 +287,22 @@ async def test_faust_finds_its_changelog_there_and_an_agent_that_fails_is_loud(
         await labels_when(settings, name, 2)
 
 
-async def everything_is_committed(settings: BusSettings, name: str) -> None:
-    """Wait until a group has committed every image there is."""
+async def committed_when_all_is(settings: BusSettings, name: str) -> int:
+    """Wait until a group has committed every image there is, and return how many that are."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
     async with AIOKafkaConsumer(bootstrap_servers=settings.kafka) as reader, asyncio.timeout(30):
         await admin.start()
         try:
             ends = await reader.end_offsets(partitions(IMAGES))
             behind = {place for place, end in ends.items() if end}
+            images = sum(ends.values())
             while behind:
                 done = await admin.list_consumer_group_offsets(consumer_group(name))
                 behind = {place for place in behind if place not in done or done[place].offset < ends[place]}
                 await asyncio.sleep(0.1)
         finally:
             await admin.close()
+    return images
 
 
 async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
@@ -309,7 +311,7 @@ async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
     service = FaustService(name, replace(tally.PROCESSOR, name=name))
     await sender.deliver(records([tally.image(name, 0)]))
     async with running(service, settings):
-        await everything_is_committed(settings, name)
+        before = await committed_when_all_is(settings, name)
     await sender.deliver(records([tally.image(name, 1 + i) for i in range(100)]))
     lookup, handle = AIOKafkaConsumer.seek_to_committed, FaustProcess._handle
 
@@ -326,7 +328,7 @@ async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
     monkeypatch.setattr(AIOKafkaConsumer, "seek_to_committed", look_up_until_a_commit)
     monkeypatch.setattr(FaustProcess, "_handle", handle_slowly)
     async with running(service, settings):
-        await everything_is_committed(settings, name)
+        assert await committed_when_all_is(settings, name) == before + 100
 
 
 async def test_faust_ends_the_service_when_its_table_is_not_read_back_in_time(

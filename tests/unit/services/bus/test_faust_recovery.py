@@ -23,7 +23,13 @@ async def test_what_takes_too_long_is_an_error(recovery: Recovery) -> None:
 
 
 async def test_what_is_done_in_time_is_none(recovery: Recovery) -> None:
-    await recovery._wait(asyncio.sleep(0), timeout=60)
+    answered = asyncio.Event()
+
+    async def answer() -> None:
+        answered.set()
+
+    await recovery._wait(answer(), timeout=60)
+    assert answered.is_set()
 
 
 async def test_an_order_to_stop_is_obeyed(recovery: Recovery) -> None:
