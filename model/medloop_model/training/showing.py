@@ -40,10 +40,9 @@ def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Genera
         generator: chooses what is compared.
     """
     latest = old.latest_domain()
-    in_both = torch.tensor(sorted({*latest.labels.tolist()} & {*new.labels.tolist()}))
-    if not len(in_both):
+    shared_old, shared_new = _of_shared_classes(latest, new)
+    if not len(shared_old):
         return None
-    shared_old, shared_new = (memory.at(torch.isin(memory.labels, in_both)) for memory in (latest, new))
     before, since = (memory.draw(_COMPARED, generator) for memory in (shared_old, shared_new))
     change = AcquisitionChange.between(before.pixels, since.pixels)
     shown_BN = base(change.applied(before.pixels, generator))
@@ -53,10 +52,10 @@ def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Genera
 
 
 def revisiting(old: Memory, generator: torch.Generator) -> Restyling | None:
-    """Examples of an old domain, and how another old one's scanner would show them; None without another.
+    """Examples of an old domain, and how another old one's scanner would show them.
 
-    Of many domains each has few examples left. Those of the others, shown as its scanner would, stand in for
-    the rest.
+    None without another, or where the two drawn have no class in common. Of many domains each has few
+    examples left. Those of the others, shown as its scanner would, stand in for the rest.
     """
     names = sorted({*old.domains})
     if len(names) < 2:
@@ -64,8 +63,17 @@ def revisiting(old: Memory, generator: torch.Generator) -> Restyling | None:
     here, there = (
         old.of_domain(names[place]) for place in torch.randperm(len(names), generator=generator)[:2].tolist()
     )
-    before, since = (memory.draw(_COMPARED_A_STEP, generator).pixels for memory in (here, there))
+    shared = _of_shared_classes(here, there)
+    if not len(shared[0]):
+        return None
+    before, since = (memory.draw(_COMPARED_A_STEP, generator).pixels for memory in shared)
     return Restyling(here, AcquisitionChange.between(before, since))
+
+
+def _of_shared_classes(one: Memory, other: Memory) -> tuple[Memory, Memory]:
+    """What each has of the classes that both have: other classes would pass for another scanner."""
+    in_both = torch.tensor(sorted({*one.labels.tolist()} & {*other.labels.tolist()}), dtype=torch.int64)
+    return one.at(torch.isin(one.labels, in_both)), other.at(torch.isin(other.labels, in_both))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +126,12 @@ class Showing:
         """
         plan = self.plan
         revisited = revisiting(old, generator) if plan.revisited else None
-        as_were = old.draw(plan.rehearsal_batch - (plan.revisited if revisited else 0), generator)
+        others = min(plan.revisited, plan.rehearsal_batch) if revisited else 0
+        as_were = old.draw(plan.rehearsal_batch - others, generator)
         examples = new.joined(as_were)
         after_old = len(examples)
         if revisited:
-            examples = examples.joined(revisited.examples.draw(plan.revisited, generator))
+            examples = examples.joined(revisited.examples.draw(others, generator))
         after_revisited = len(examples)
         if restyled:
             examples = examples.joined(restyled.examples.draw(plan.restyled, generator))

@@ -64,6 +64,18 @@ def test_examples_of_one_old_domain_are_shown_as_another_ones_scanner_would() ->
     assert seen == {"0", "1"}, "either is revisited"
 
 
+def test_domains_without_a_class_in_common_say_nothing_of_their_scanners() -> None:
+    dark, bright = HOME.at(HOME.labels == 0), BRIGHT.at(BRIGHT.labels == 1)
+    assert revisiting(dark.joined(bright), seeded()) is None
+    shown = SHOWING.of_step(NEW, dark.joined(bright), None, NEW, seeded())
+    assert torch.equal(shown.pixels, shown.examples.pixels)
+
+
+def test_a_small_batch_is_no_larger_for_what_is_revisited() -> None:
+    small = Showing(replace(PLAN, rehearsal_batch=2), PATIENT)
+    assert len(small.of_step(NEW, HOME.joined(BRIGHT), None, NEW, seeded()).labels) == len(NEW) + 2
+
+
 def test_a_step_shows_new_examples_then_old_ones_as_they_were_and_revisited() -> None:
     shown = SHOWING.of_step(NEW, HOME.joined(BRIGHT), None, NEW, seeded())
     assert shown.examples.ids[: len(NEW)] == NEW.ids
