@@ -10,7 +10,14 @@
 """
 
 from medloop_kernels.backend import Backend
-from medloop_kernels.dispatch import BackendDescription, available, describe, select, threads
+from medloop_kernels.dispatch import (
+    BackendDescription,
+    available,
+    describe,
+    select,
+    select_training,
+    threads,
+)
 from medloop_kernels.energy import EnergyMeter, open_meter
 from medloop_kernels.errors import (
     BackendUnavailable,
@@ -32,6 +39,7 @@ from medloop_kernels.network import (
     Traffic,
 )
 from medloop_kernels.reference import absmax_int8, absmean_ternary, rms_norm
+from medloop_kernels.training import Training
 
 __all__ = [
     "Backend",
@@ -51,6 +59,7 @@ __all__ = [
     "NonFiniteInput",
     "ShapeError",
     "Traffic",
+    "Training",
     "absmax_int8",
     "absmean_ternary",
     "available",
@@ -60,6 +69,7 @@ __all__ = [
     "packed_width",
     "rms_norm",
     "select",
+    "select_training",
     "threads",
     "unpack",
 ]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from medloop_kernels.errors import ShapeError
 from medloop_kernels.layout import require_width
 from medloop_kernels.network import CompiledNetwork, NetworkWeights
+from medloop_kernels.operands import require
+from medloop_kernels.training import Training
 
 
 class Quantize(Protocol):
@@ -68,12 +69,14 @@ class Backend:
         operations: the implementation.
         compile: prepares a whole network for the machine, to run on so many threads; None where a back end
             has operations only.
+        training: what it offers to training; None where it only serves.
     """
 
     name: str
     variant: str
     operations: Operations
     compile: Callable[[NetworkWeights, int], CompiledNetwork] | None = None
+    training: Training | None = None
 
     def quantize(
         self, x: NDArray[np.float32], norm_weight: NDArray[np.float32]
@@ -84,8 +87,8 @@ class Backend:
             ShapeError: operands do not fit.
             NonFiniteInput: a value is NaN or infinite.
         """
-        _require(x, "x", np.float32)
-        _require(norm_weight, "norm_weight", np.float32, (x.shape[1],))
+        require(x, "x", np.float32)
+        require(norm_weight, "norm_weight", np.float32, (x.shape[1],))
         return self.operations.quantize(x, norm_weight)
 
     def ternary_matmul(self, codes: NDArray[np.int8], packed: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -115,25 +118,13 @@ class Backend:
             LayoutError: the packed width belongs to another K.
         """
         _require_linear(codes, packed)
-        _require(step, "step", np.float32, (codes.shape[0],))
-        _require(scale, "scale", np.float32, (packed.shape[0],))
-        _require(bias, "bias", np.float32, (packed.shape[0],))
+        require(step, "step", np.float32, (codes.shape[0],))
+        require(scale, "scale", np.float32, (packed.shape[0],))
+        require(bias, "bias", np.float32, (packed.shape[0],))
         return self.operations.ternary_linear(codes, step, packed, scale, bias, gelu=gelu)
 
 
 def _require_linear(codes: NDArray[np.int8], packed: NDArray[np.uint8]) -> None:
-    _require(codes, "codes", np.int8)
+    require(codes, "codes", np.int8)
     require_width(packed, codes.shape[1])
-    _require(packed, "packed", np.uint8)
-
-
-def _require(
-    operand: NDArray[np.generic], name: str, dtype: DTypeLike, shape: tuple[int, ...] | None = None
-) -> None:
-    """Raise ShapeError unless `operand` has this dtype and shape (None: any matrix) and no gaps."""
-    fits = operand.ndim == 2 if shape is None else operand.shape == shape
-    if not fits or operand.dtype != dtype:
-        wanted = "matrix" if shape is None else shape
-        raise ShapeError(f"{name} must be {np.dtype(dtype)} {wanted}, not {operand.dtype} {operand.shape}.")
-    if not operand.flags.c_contiguous:
-        raise ShapeError(f"{name} must be C-contiguous: pass numpy.ascontiguousarray({name}).")
+    require(packed, "packed", np.uint8)

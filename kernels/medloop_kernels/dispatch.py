@@ -16,6 +16,7 @@ from functools import lru_cache
 from medloop_kernels import cpu, cuda, reference, tensorrt
 from medloop_kernels.backend import Backend, Operations
 from medloop_kernels.errors import BackendUnavailable, InvalidThreads
+from medloop_kernels.training import Training
 
 VARIABLE = "MEDLOOP_KERNELS"
 DEFAULT = "cpu"
@@ -44,6 +45,15 @@ def select(name: str | None = None) -> Backend:
         BackendUnavailable: there is no such back end, or it cannot run on this machine.
     """
     return _load(name or os.environ.get(VARIABLE) or DEFAULT)
+
+
+def select_training(name: str | None = None) -> Training:
+    """What a training step runs on: the back end that `select` chooses, or the processor where that one only serves.
+
+    Raises:
+        BackendUnavailable: there is no such back end, or it cannot run on this machine.
+    """
+    return select(name).training or cpu.training(cpu.implementation(None))
 
 
 def threads() -> int:
@@ -101,13 +111,15 @@ def _reference(variant: str | None) -> Backend:
     if variant not in (None, "numpy"):
         raise BackendUnavailable("the reference has no instruction sets: choose plain `reference`.")
     operations = Operations(reference.quantize, reference.ternary_matmul, reference.ternary_linear)
-    return Backend("reference", "numpy", operations)
+    return Backend("reference", "numpy", operations, training=Training(reference))
 
 
 def _cpu(variant: str | None) -> Backend:
     implementation = cpu.implementation(variant)
     operations = cpu.operations(implementation)
-    return Backend("cpu", implementation.name, operations, cpu.compiler(implementation))
+    return Backend(
+        "cpu", implementation.name, operations, cpu.compiler(implementation), cpu.training(implementation)
+    )
 
 
 def _cuda(variant: str | None) -> Backend:

@@ -6,6 +6,13 @@ M tokens, K inputs, N outputs. One linear layer of the network is two operations
     ternary_linear   codes, step, packed weights (N, K) → float32 (M, N)
 
 The int8 codes between them are exact, so the int32 sums are compared bit for bit.
+
+Training has no codes: what is rounded stays float, and a gradient passes the rounding as if there were none
+(straight-through estimator: Bengio et al., arXiv 1308.3432).
+
+    fake_quantize           float32 (M, K)           → float32 (M, K), 1 / RMS (M,)
+    fake_quantize_backward  gradient (M, K), x, …    → gradients of x (M, K) and of the norm's weight (K,)
+    exact_gelu, exact_gelu_backward
 """
 
 from __future__ import annotations
@@ -49,10 +56,15 @@ def rms_norm(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.
         x: float32 (M, K).
         weight: float32 (K,).
     """
-    mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True) if x.size else x[:, :1]
-    inverse = (1.0 / np.sqrt(mean_square + RMS_EPSILON)).astype(np.float32)
-    normed: NDArray[np.float32] = x * inverse * weight
+    normed: NDArray[np.float32] = x * inverse_rms(x)[:, None] * weight
     return normed
+
+
+def inverse_rms(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / sqrt(mean(x²) + 1e-5) of every row: float32 (M,) of float32 (M, K)."""
+    mean_square = np.square(x, dtype=np.float64).mean(axis=1) if x.size else np.zeros(len(x))
+    inverse: NDArray[np.float32] = (1.0 / np.sqrt(mean_square + RMS_EPSILON)).astype(np.float32)
+    return inverse
 
 
 def absmax_int8(x: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -129,3 +141,58 @@ def exact_gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
     scaled = x.astype(np.float64) / math.sqrt(2.0)
     erf = np.array([math.erf(value) for value in scaled.flat], dtype=np.float64).reshape(x.shape)
     return (x * 0.5 * (1.0 + erf)).astype(np.float32)
+
+
+def fake_quantize(
+    x: NDArray[np.float32], norm_weight: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`quantize` and back: rounded = codes · step, and 1 / RMS of every row, which its gradient needs.
+
+    A row with a NaN or an infinity comes out as NaN: a training step sees it in its loss.
+
+    Args:
+        x: float32 (M, K).
+        norm_weight: float32 (K,).
+
+    Returns:
+        float32 (M, K) and float32 (M,).
+    """
+    finite = np.isfinite(x).all(axis=1)
+    codes, step = quantize(np.where(finite[:, None], x, np.float32(0)), norm_weight)
+    rounded = codes * np.where(finite, step, np.float32(np.nan))[:, None]
+    return rounded, inverse_rms(x)
+
+
+def fake_quantize_backward(
+    gradient: NDArray[np.float32],
+    x: NDArray[np.float32],
+    inverse: NDArray[np.float32],
+    norm_weight: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gradients of `fake_quantize`, the rounding's taken for 1.
+
+    With u = x / RMS, a row's ∂x = (g · w − u · mean(g · w · u)) / RMS, and ∂w = Σ_rows g · u.
+
+    Args:
+        gradient: float32 (M, K), of the rounded values.
+        x: float32 (M, K).
+        inverse: float32 (M,), as `fake_quantize` returned it.
+        norm_weight: float32 (K,).
+
+    Returns:
+        float32 (M, K) of x and float32 (K,) of the norm's weight.
+    """
+    unit = x * inverse[:, None].astype(np.float64)
+    product = gradient * unit
+    along = (product @ norm_weight / max(x.shape[1], 1))[:, None]
+    x_gradient = (gradient * norm_weight - unit * along) * inverse[:, None]
+    return x_gradient.astype(np.float32), product.sum(axis=0).astype(np.float32)
+
+
+def exact_gelu_backward(gradient: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gradient of `exact_gelu`: g · (Φ(x) + x · φ(x)), with the normal distribution Φ and its density φ."""
+    wide = x.astype(np.float64)
+    erf = np.array([math.erf(value / math.sqrt(2.0)) for value in wide.flat]).reshape(x.shape)
+    density = np.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
+    slope: NDArray[np.float32] = (gradient * (0.5 * (1 + erf) + wide * density)).astype(np.float32)
+    return slope

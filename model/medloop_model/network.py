@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medloop_model.architecture import Architecture
+from medloop_model.training.gelu import gelu
 from medloop_model.training.quantizers import absmean_ternary
 from medloop_model.training.rms_norm import rms_norm
 from medloop_model.training.ternary_linear import ternary_linear
@@ -51,7 +52,7 @@ class BitLinear(nn.Module):
         norm_I = absmean_ternary(self.norm) if self.ternary_norm else self.norm
         if self.quantized:
             return ternary_linear(
-                x_BTI, self.weight, norm_I=norm_I, gain_O=self.gain, bias_O=self.bias, epsilon=NORM_EPSILON
+                x_BTI, self.weight, norm_I=norm_I, gain_O=self.gain, bias_O=self.bias
             )
         x_BTI = rms_norm(x_BTI, norm_I, NORM_EPSILON)
         return functional.linear(x_BTI, self.weight * self.gain[:, None], self.bias)
@@ -75,7 +76,7 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: D102
         x_BTD = x_BTD + self.out(self._attention(self.qkv(x_BTD)))
-        mlp_BTD: Tensor = self.fc2(functional.gelu(self.fc1(x_BTD)))
+        mlp_BTD: Tensor = self.fc2(gelu(self.fc1(x_BTD)))
         return x_BTD + mlp_BTD
 
     def _attention(self, qkv_BTO: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from medloop_kernels.backend import Operations
 from medloop_kernels.errors import BackendUnavailable, NonFiniteInput
 from medloop_kernels.network import CompiledNetwork, NetworkWeights
+from medloop_kernels.training import Floats, Training
 
 try:
     from medloop_kernels.cpu import _ternary
@@ -92,3 +94,35 @@ def operations(variant: _ternary.Variant) -> Operations:
         return y
 
     return Operations(quantize, ternary_matmul, ternary_linear)
+
+
+def training(variant: _ternary.Variant) -> Training:
+    """What one instruction set offers to training."""
+    return Training(_TrainingOn(variant))
+
+
+@dataclass(frozen=True)
+class _TrainingOn:
+    variant: _ternary.Variant
+
+    def fake_quantize(self, x: Floats, norm_weight: Floats) -> tuple[Floats, Floats]:
+        rounded, inverse = np.empty_like(x), np.empty(len(x), np.float32)
+        self.variant.fake_quantize(x, norm_weight, rounded, inverse)
+        return rounded, inverse
+
+    def fake_quantize_backward(
+        self, gradient: Floats, x: Floats, inverse: Floats, norm_weight: Floats
+    ) -> tuple[Floats, Floats]:
+        x_gradient, norm_gradient = np.empty_like(x), np.empty_like(norm_weight)
+        self.variant.fake_quantize_backward(gradient, x, inverse, norm_weight, x_gradient, norm_gradient)
+        return x_gradient, norm_gradient
+
+    def exact_gelu(self, x: Floats) -> Floats:
+        y = np.empty_like(x)
+        self.variant.exact_gelu(x, y)
+        return y
+
+    def exact_gelu_backward(self, gradient: Floats, x: Floats) -> Floats:
+        x_gradient = np.empty_like(x)
+        self.variant.exact_gelu_backward(gradient, x, x_gradient)
+        return x_gradient

@@ -24,6 +24,26 @@ class Variant:
         gelu: bool,
         y: NDArray[np.float32],
     ) -> None: ...
+    def fake_quantize(
+        self,
+        x: NDArray[np.float32],
+        norm_weight: NDArray[np.float32],
+        rounded: NDArray[np.float32],
+        inverse: NDArray[np.float32],
+    ) -> None: ...
+    def fake_quantize_backward(
+        self,
+        gradient: NDArray[np.float32],
+        x: NDArray[np.float32],
+        inverse: NDArray[np.float32],
+        norm_weight: NDArray[np.float32],
+        x_gradient: NDArray[np.float32],
+        norm_gradient: NDArray[np.float32],
+    ) -> None: ...
+    def exact_gelu(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None: ...
+    def exact_gelu_backward(
+        self, gradient: NDArray[np.float32], x: NDArray[np.float32], x_gradient: NDArray[np.float32]
+    ) -> None: ...
     def peak(self) -> tuple[float, float]: ...
     def time_product(self, layer: Layer, tokens: int, rounds: int) -> float: ...
 

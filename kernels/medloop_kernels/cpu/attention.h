@@ -30,31 +30,6 @@ inline void block_keys_and_values(const Network& network, Workspace& workspace) 
         2 * sizeof(float) * network.tokens * 2 * network.key_heads * head_width;
 }
 
-// Sixteen lanes folded into one, in an order that all instruction sets share: i with i + 8, and so on.
-template <class Fold>
-MEDLOOP_INLINE float fold_lanes(Floats (&v)[kPieces], const Fold& fold) {
-    float l[kPanel];
-    if constexpr (kPieces > 1) {
-        for (std::size_t piece = 0; piece < kPieces / 2; ++piece)
-            v[piece] = fold(v[piece], v[piece + kPieces / 2]);
-        std::memcpy(l, v, sizeof l / 2);
-    } else {
-        std::memcpy(l, v, sizeof l);
-        for (std::size_t lane = 0; lane < kPanel / 2; ++lane) l[lane] = fold(l[lane], l[lane + kPanel / 2]);
-    }
-    return fold(fold(fold(l[0], l[4]), fold(l[2], l[6])), fold(fold(l[1], l[5]), fold(l[3], l[7])));
-}
-
-struct Larger {
-    MEDLOOP_INLINE Floats operator()(Floats a, Floats b) const { return larger(a, b); }
-    MEDLOOP_INLINE float operator()(float a, float b) const { return a > b ? a : b; }
-};
-
-struct Sum {
-    MEDLOOP_INLINE Floats operator()(Floats a, Floats b) const { return a + b; }
-    MEDLOOP_INLINE float operator()(float a, float b) const { return a + b; }
-};
-
 // The largest of a row whose length is a multiple of a panel.
 MEDLOOP_INLINE float largest_in(const float* row, std::size_t count) {
     Floats largest[kPieces];

@@ -79,6 +79,45 @@ void linear(const Variant& variant, const Array<const std::int8_t, 2>& codes,
 }
 
 using Vector = Array<const float, 1>;
+using Matrix = Array<const float, 2>;
+
+bool alike(const Matrix& one, const Array<float, 2>& other) {
+    return one.shape(0) == other.shape(0) && one.shape(1) == other.shape(1);
+}
+
+void fake_quantize(const Variant& variant, const Matrix& x, const Vector& norm_weight,
+                   const Array<float, 2>& rounded, const Array<float, 1>& inverse) {
+    require(norm_weight.shape(0) == x.shape(1) && alike(x, rounded) && inverse.shape(0) == x.shape(0));
+    const nb::gil_scoped_release release;
+    variant.training.fake_quantize(x.data(), norm_weight.data(), x.shape(0), x.shape(1), rounded.data(),
+                                   inverse.data());
+}
+
+void fake_quantize_backward(const Variant& variant, const Matrix& gradient, const Matrix& x,
+                            const Vector& inverse, const Vector& norm_weight,
+                            const Array<float, 2>& x_gradient, const Array<float, 1>& norm_gradient) {
+    const std::size_t rows = x.shape(0);
+    const std::size_t inputs = x.shape(1);
+    require(alike(gradient, x_gradient) && alike(x, x_gradient) && inverse.shape(0) == rows &&
+            norm_weight.shape(0) == inputs && norm_gradient.shape(0) == inputs);
+    const nb::gil_scoped_release release;
+    variant.training.fake_quantize_backward(gradient.data(), x.data(), inverse.data(), norm_weight.data(),
+                                            rows, inputs, x_gradient.data(), norm_gradient.data());
+}
+
+void exact_gelu(const Variant& variant, const Matrix& x, const Array<float, 2>& y) {
+    require(alike(x, y));
+    const nb::gil_scoped_release release;
+    variant.training.exact_gelu(x.data(), x.size(), y.data());
+}
+
+void exact_gelu_backward(const Variant& variant, const Matrix& gradient, const Matrix& x,
+                   const Array<float, 2>& x_gradient) {
+    require(alike(gradient, x_gradient) && alike(x, x_gradient));
+    const nb::gil_scoped_release release;
+    variant.training.exact_gelu_backward(gradient.data(), x.data(), x.size(), x_gradient.data());
+}
+
 using SharedLayer = std::shared_ptr<BlockedLayer>;
 
 const float* data_of(const std::optional<Vector>& vector, std::size_t count) {
@@ -184,6 +223,14 @@ NB_MODULE(_ternary, module) {
         .def("ternary_linear", &medloop::linear, "codes"_a.noconvert(), "step"_a.noconvert(),
              "packed"_a.noconvert(), "scale"_a.noconvert(), "bias"_a.noconvert(), "gelu"_a,
              "y"_a.noconvert())
+        .def("fake_quantize", &medloop::fake_quantize, "x"_a.noconvert(), "norm_weight"_a.noconvert(),
+             "rounded"_a.noconvert(), "inverse"_a.noconvert())
+        .def("fake_quantize_backward", &medloop::fake_quantize_backward, "gradient"_a.noconvert(),
+             "x"_a.noconvert(), "inverse"_a.noconvert(), "norm_weight"_a.noconvert(),
+             "x_gradient"_a.noconvert(), "norm_gradient"_a.noconvert())
+        .def("exact_gelu", &medloop::exact_gelu, "x"_a.noconvert(), "y"_a.noconvert())
+        .def("exact_gelu_backward", &medloop::exact_gelu_backward, "gradient"_a.noconvert(), "x"_a.noconvert(),
+             "x_gradient"_a.noconvert())
         .def("peak", &medloop::peak_of)
         .def("time_product", &medloop::time_product_of, "layer"_a, "tokens"_a, "rounds"_a);
     nb::class_<medloop::BlockedLayer>(module, "Layer")

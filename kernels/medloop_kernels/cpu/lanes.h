@@ -104,6 +104,31 @@ MEDLOOP_INLINE Floats smaller(Floats a, Floats b) {
 #endif
 }
 
+// Sixteen lanes folded into one, in an order that all instruction sets share: i with i + 8, and so on.
+template <class Fold>
+MEDLOOP_INLINE float fold_lanes(Floats (&v)[kPieces], const Fold& fold) {
+    float l[kPanel];
+    if constexpr (kPieces > 1) {
+        for (std::size_t piece = 0; piece < kPieces / 2; ++piece)
+            v[piece] = fold(v[piece], v[piece + kPieces / 2]);
+        std::memcpy(l, v, sizeof l / 2);
+    } else {
+        std::memcpy(l, v, sizeof l);
+        for (std::size_t lane = 0; lane < kPanel / 2; ++lane) l[lane] = fold(l[lane], l[lane + kPanel / 2]);
+    }
+    return fold(fold(fold(l[0], l[4]), fold(l[2], l[6])), fold(fold(l[1], l[5]), fold(l[3], l[7])));
+}
+
+struct Larger {
+    MEDLOOP_INLINE Floats operator()(Floats a, Floats b) const { return larger(a, b); }
+    MEDLOOP_INLINE float operator()(float a, float b) const { return a > b ? a : b; }
+};
+
+struct Sum {
+    MEDLOOP_INLINE Floats operator()(Floats a, Floats b) const { return a + b; }
+    MEDLOOP_INLINE float operator()(float a, float b) const { return a + b; }
+};
+
 // The low bytes of a panel's lanes, which hold -128 … 127.
 MEDLOOP_INLINE void store_bytes(std::int8_t* target, const Ints (&lanes)[kPieces]) {
 #if defined(__AVX512F__)
@@ -196,10 +221,10 @@ constexpr float kErfAbove[6] = {1.12837899e+00F, 1.96245089e-01F, 5.34669459e-02
 constexpr float kErfBelow[6] = {1.0F,            5.07248819e-01F, 1.16474800e-01F,
                                 1.54440766e-02F, 1.21631334e-03F, 3.74806441e-05F};
 
-// The Gaussian error linear unit of some vectors in step with each other, so that one's latency hides behind
-// the others and each constant is loaded once for all.
+// erf(x / √2) of some vectors in step with each other, so that one's latency hides behind the others and each
+// constant is loaded once for all.
 template <std::size_t count>
-MEDLOOP_INLINE void gaussian_error_linear_units(Floats (&x)[count]) {
+MEDLOOP_INLINE void error_functions(const Floats (&x)[count], Floats (&erf)[count]) {
     Floats scaled[count], s[count], s2[count], above[count], below[count];
     for (std::size_t i = 0; i < count; ++i)
         scaled[i] = smaller(larger(x[i] * 0.70710678F, splat(-4.0F)), splat(4.0F));
@@ -215,9 +240,17 @@ MEDLOOP_INLINE void gaussian_error_linear_units(Floats (&x)[count]) {
     };
     polynomial(kErfAbove, above);
     polynomial(kErfBelow, below);
+    for (std::size_t i = 0; i < count; ++i) erf[i] = scaled[i] * above[i] / below[i];
+}
+
+// The Gaussian error linear unit of some vectors.
+template <std::size_t count>
+MEDLOOP_INLINE void gaussian_error_linear_units(Floats (&x)[count]) {
+    Floats erf[count];
+    error_functions(x, erf);
     for (std::size_t i = 0; i < count; ++i) {
         const Floats half = 0.5F * x[i];
-        x[i] = multiply_add(half, scaled[i] * above[i] / below[i], half);
+        x[i] = multiply_add(half, erf[i], half);
     }
 }
 

@@ -43,6 +43,19 @@ struct Network;
 struct Workspace;
 struct Outputs;
 
+// What a training step does with activations x (M, K); outputs may be where an input of their size is.
+struct Training {
+    // rounded (M, K): RMS norm, int8 codes and back; inverse (M): 1 / RMS. A row that isn't finite comes out so.
+    void (*fake_quantize)(const float* x, const float* norm_weight, std::size_t rows, std::size_t inputs,
+                          float* rounded, float* inverse);
+    // x_gradient (M, K), norm_gradient (K), with the rounding's gradient taken for 1.
+    void (*fake_quantize_backward)(const float* gradient, const float* x, const float* inverse,
+                                   const float* norm_weight, std::size_t rows, std::size_t inputs,
+                                   float* x_gradient, float* norm_gradient);
+    void (*exact_gelu)(const float* x, std::size_t count, float* y);
+    void (*exact_gelu_backward)(const float* gradient, const float* x, std::size_t count, float* x_gradient);
+};
+
 struct Variant {
     const char* name;
     // RMS norm and int8 codes of x (M, K); false if a value is NaN or infinite.
@@ -59,6 +72,7 @@ struct Variant {
     // how many were done, 0 where no single instruction does the work.
     double (*integer_rounds)(std::size_t rounds);
     double (*floating_rounds)(std::size_t rounds);
+    Training training;
 };
 
 // Null where the build or the processor lacks the instruction set.

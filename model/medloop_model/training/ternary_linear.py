@@ -1,7 +1,7 @@
 """A whole ternary linear layer as one step of autograd: norm, rounding, weights and gain.
 
-The same values as its parts one after the other give, in fewer passes over the activations, and no gradient
-of what is frozen.
+The same values as its parts one after the other give, in one pass over the activations each way beside the
+products, and no gradient of what is frozen.
 
 Shape suffixes: B batch · T tokens · R rows, all tokens of a batch · I, O inputs, outputs of the layer
 """
@@ -11,15 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from medloop_kernels import select_training
 from torch import Tensor
 from torch.nn import functional
 
-from medloop_model.training.quantizers import absmax_int8_, ternary_codes
-from medloop_model.training.rms_norm import inverse_rms, rms_norm_backward
+from medloop_model.training.quantizers import ternary_codes
+from medloop_model.training.rows import as_rows, like
 
 
 def ternary_linear(
-    x_BTI: Tensor, weight_OI: Tensor, *, norm_I: Tensor, gain_O: Tensor, bias_O: Tensor, epsilon: float
+    x_BTI: Tensor, weight_OI: Tensor, *, norm_I: Tensor, gain_O: Tensor, bias_O: Tensor
 ) -> Tensor:
     """y = (Q8(RMSNorm(x)) · Q1.58(W)ᵀ) · gain + bias (BitNet b1.58, arXiv 2402.17764; the gain is ours).
 
@@ -32,47 +33,43 @@ def ternary_linear(
         norm_I: RMSNorm's factors.
         gain_O: one factor an output.
         bias_O: one addend an output.
-        epsilon: RMSNorm's.
 
     Returns:
         (B, T, O).
     """
-    y_BTO: Tensor = _TernaryLinear.apply(x_BTI, norm_I, weight_OI, gain_O, bias_O, epsilon)
+    y_BTO: Tensor = _TernaryLinear.apply(x_BTI, norm_I, weight_OI, gain_O, bias_O)
     return y_BTO
 
 
 class _TernaryLinear(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917 (autograd hands over by place)
-        context: Any,
-        x_BTI: Tensor,
-        norm_I: Tensor,
-        weight_OI: Tensor,
-        gain_O: Tensor,
-        bias_O: Tensor,
-        epsilon: float,
+    def forward(
+        context: Any, x_BTI: Tensor, norm_I: Tensor, weight_OI: Tensor, gain_O: Tensor, bias_O: Tensor
     ) -> Tensor:
-        inverse_BT1 = inverse_rms(x_BTI, epsilon)
-        rounded_BTI = absmax_int8_((x_BTI * inverse_BT1).mul_(norm_I))
+        rounded_RI, inverse_R = map(
+            torch.from_numpy, select_training().fake_quantize(as_rows(x_BTI), norm_I.detach().numpy())
+        )
         codes_OI, scale = ternary_codes(weight_OI)
         ternary_OI = codes_OI.mul_(scale)
         gained_OI = ternary_OI * gain_O[:, None]  # on the weights: outputs are many more
-        _, _, needs_weight, needs_gain, _, _ = context.needs_input_grad
-        kept = (rounded_BTI, ternary_OI) if needs_weight or needs_gain else (None, None)
-        context.save_for_backward(x_BTI, inverse_BT1, norm_I, gained_OI, gain_O, *kept)
-        return functional.linear(rounded_BTI, gained_OI, bias_O)
+        _, _, needs_weight, needs_gain, _ = context.needs_input_grad
+        kept = (rounded_RI, ternary_OI) if needs_weight or needs_gain else (None, None)
+        context.save_for_backward(x_BTI, inverse_R, norm_I, gained_OI, gain_O, *kept)
+        return functional.linear(rounded_RI.view(x_BTI.shape), gained_OI, bias_O)
 
     @staticmethod
     def backward(context: Any, gradient_BTO: Tensor) -> tuple[Tensor | None, ...]:
-        x_BTI, inverse_BT1, norm_I, gained_OI, gain_O, rounded_BTI, ternary_OI = context.saved_tensors
-        _, _, needs_weight, needs_gain, needs_bias, _ = context.needs_input_grad
+        x_BTI, inverse_R, norm_I, gained_OI, gain_O, rounded_RI, ternary_OI = context.saved_tensors
+        _, _, needs_weight, needs_gain, needs_bias = context.needs_input_grad
         gradient_RO = gradient_BTO.flatten(0, -2)
         weight_gradient = gain_gradient = None
         if needs_weight or needs_gain:
-            gained_gradient_OI = gradient_RO.T @ rounded_BTI.flatten(0, -2)
+            gained_gradient_OI = gradient_RO.T @ rounded_RI
             gain_gradient = (gained_gradient_OI * ternary_OI).sum(dim=1)
             weight_gradient = gained_gradient_OI.mul_(gain_O[:, None])
         bias_gradient = gradient_RO.sum(dim=0) if needs_bias else None
-        normed_gradient_BTI = (gradient_RO @ gained_OI).view_as(x_BTI)
-        x_gradient, norm_gradient = rms_norm_backward(normed_gradient_BTI, x_BTI, inverse_BT1, norm_I)
-        return x_gradient, norm_gradient, weight_gradient, gain_gradient, bias_gradient, None
+        x_gradient_RI, norm_gradient_I = select_training().fake_quantize_backward(
+            (gradient_RO @ gained_OI).numpy(), as_rows(x_BTI), inverse_R.numpy(), norm_I.detach().numpy()
+        )
+        x_gradient_BTI = like(x_BTI, x_gradient_RI)
+        return x_gradient_BTI, torch.from_numpy(norm_gradient_I), weight_gradient, gain_gradient, bias_gradient

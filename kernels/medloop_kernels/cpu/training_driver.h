@@ -1,0 +1,102 @@
+// What a training step does with activations, forward and back, each in one pass while a row is in the cache;
+// compiled once for each instruction set. `reference.py` says what they compute.
+#pragma once
+
+#include "lanes.h"
+
+namespace medloop {
+namespace {
+
+void fake_quantize(const float* x, const float* norm_weight, std::size_t rows, std::size_t inputs,
+                   float* rounded, float* inverse) {
+    for (std::size_t row = 0; row < rows; ++row, x += inputs, rounded += inputs) {
+        inverse[row] = inverse_root_mean_square(sums_of<false>(x, inputs).squares, inputs);
+        const float largest = largest_of(normalize(x, norm_weight, inputs, inverse[row], rounded));
+        const float factor = kLargestCode / largest;  // not a number if largest isn't finite: so is the row
+        const float step = largest / kLargestCode;
+        for (std::size_t i = 0; i < inputs; ++i)
+            rounded[i] = (rounded[i] * factor + kRounder - kRounder) * step;
+    }
+}
+
+void fake_quantize_backward(const float* gradient, const float* x, const float* inverse,
+                            const float* norm_weight, std::size_t rows, std::size_t inputs,
+                            float* x_gradient, float* norm_gradient) {
+    const std::size_t whole = inputs - inputs % kPanel;
+    std::memset(norm_gradient, 0, inputs * sizeof *norm_gradient);
+    for (std::size_t row = 0; row < rows; ++row, gradient += inputs, x += inputs, x_gradient += inputs) {
+        Floats sums[kPieces] = {};
+        for (std::size_t i = 0; i < whole; i += kPanel)
+            for (std::size_t piece = 0; piece < kPieces; ++piece) {
+                const std::size_t here = i + piece * kLanes;
+                const Floats product =
+                    load<Floats>(gradient + here) * (load<Floats>(x + here) * inverse[row]);
+                store(norm_gradient + here, load<Floats>(norm_gradient + here) + product);
+                sums[piece] += product * load<Floats>(norm_weight + here);
+            }
+        float along = fold_lanes(sums, Sum{});
+        for (std::size_t i = whole; i < inputs; ++i) {
+            const float product = gradient[i] * (x[i] * inverse[row]);
+            norm_gradient[i] += product;
+            along += product * norm_weight[i];
+        }
+        along /= static_cast<float>(inputs);
+        for (std::size_t i = 0; i < inputs; ++i)
+            x_gradient[i] = (gradient[i] * norm_weight[i] - x[i] * inverse[row] * along) * inverse[row];
+    }
+}
+
+// Calls each(vectors, first, count) for panel after panel; the last may be shorter.
+template <class Each>
+MEDLOOP_INLINE void for_panels(std::size_t count, const Each& each) {
+    for (std::size_t first = 0; first < count; first += kPanel)
+        each(first, count - first < kPanel ? count - first : kPanel);
+}
+
+MEDLOOP_INLINE void load_panel(const float* source, std::size_t count, Floats (&panel)[kPieces]) {
+    if (count == kPanel) {
+        std::memcpy(panel, source, sizeof panel);
+        return;
+    }
+    float lanes[kPanel] = {};
+    std::memcpy(lanes, source, count * sizeof *source);
+    std::memcpy(panel, lanes, sizeof panel);
+}
+
+MEDLOOP_INLINE void store_panel(float* target, std::size_t count, const Floats (&panel)[kPieces]) {
+    if (count == kPanel) {
+        std::memcpy(target, panel, sizeof panel);
+        return;
+    }
+    float lanes[kPanel];
+    std::memcpy(lanes, panel, sizeof panel);
+    std::memcpy(target, lanes, count * sizeof *target);
+}
+
+void exact_gelu(const float* x, std::size_t count, float* y) {
+    for_panels(count, [&](std::size_t first, std::size_t lanes) MEDLOOP_INLINE_LAMBDA {
+        Floats values[kPieces];
+        load_panel(x + first, lanes, values);
+        gaussian_error_linear_units(values);
+        store_panel(y + first, lanes, values);
+    });
+}
+
+// d x Φ(x) / dx = Φ(x) + x φ(x)
+void exact_gelu_backward(const float* gradient, const float* x, std::size_t count, float* x_gradient) {
+    constexpr float kDensity = 0.39894228F;  // φ(0) = 1 / √2π
+    for_panels(count, [&](std::size_t first, std::size_t lanes) MEDLOOP_INLINE_LAMBDA {
+        Floats values[kPieces], slopes[kPieces], erf[kPieces];
+        load_panel(x + first, lanes, values);
+        load_panel(gradient + first, lanes, slopes);
+        error_functions(values, erf);
+        for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            const Floats density = kDensity * exponential(-0.5F * values[piece] * values[piece]);
+            slopes[piece] *= multiply_add(values[piece], density, 0.5F * erf[piece] + 0.5F);
+        }
+        store_panel(x_gradient + first, lanes, slopes);
+    });
+}
+
+}  // namespace
+}  // namespace medloop
