@@ -22,7 +22,6 @@ from peer_settings import PeerSettings
 from problem import Problem
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import clip_grad_norm_
 
 Loss = Callable[[BiTMedViT, Tensor, Tensor], Tensor]
 """Of a network on pixels (B, H, W, C) and labels (B,)."""
@@ -111,10 +110,9 @@ def one_step_a_batch(
 
 
 def take_step(loss: Tensor, optimiser: AdamW, rate: float) -> None:
-    """Move the optimiser's parameters down a loss, gradients clipped to length 1 as medloop's are."""
+    """Move the optimiser's parameters down a loss, with medloop's own optimiser."""
     optimiser.zero_gradients()
     loss.backward()  # type: ignore[no-untyped-call]
-    clip_grad_norm_(optimiser.parameters, 1.0)
     optimiser.step(rate)
 
 

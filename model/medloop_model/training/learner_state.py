@@ -103,7 +103,8 @@ def save_state(state: LearnerState, path: Path, identity: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        tensors = {name: tensor.contiguous() for name, tensor in state.to_tensors().items()}
+        # Views of one tensor each get memory of their own: a file of safetensors shares none.
+        tensors = {name: tensor.clone() for name, tensor in state.to_tensors().items()}
         save_file(tensors, temporary, {"identity": identity})
         temporary.chmod(0o600)  # images are in it
         temporary.replace(path)

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import clip_grad_norm_
 
 from medloop_model.accuracy import accuracy, balanced_accuracy
 from medloop_model.architecture import Architecture
@@ -252,17 +251,16 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     optimiser = AdamW(network.parameters(), weight_decay)
     network.train()
-    done = checkpoint.restore(network, optimiser, generator) if checkpoint else 0
+    done = checkpoint.restore(optimiser, generator) if checkpoint else 0
     for step in range(done, steps):
         drawn = [_draw(*domain, batch_size // len(domains), generator) for domain in domains]
         pixels_BHWC, labels_B = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         loss = loss_of(augment(pixels_BHWC, generator, augmentation, bounds), labels_B)
         optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step(learning_rate * warmed_up_cosine(step / steps, warm_up))
         if checkpoint:
-            checkpoint.keep(network, optimiser, generator, last=step + 1 == steps)
+            checkpoint.keep(optimiser, generator, last=step + 1 == steps)
         if after_step:
             after_step(step + 1, loss.item())
     network.eval()

@@ -7,14 +7,13 @@ data, so a stage that was interrupted ends with the same bytes as one that was n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from medloop_model.errors import CorruptCheckpoint
 from medloop_model.training.adam import AdamW
@@ -36,8 +35,8 @@ class StageCheckpoint:
     path: Path
     identity: str
 
-    def restore(self, network: nn.Module, optimiser: AdamW, generator: torch.Generator) -> int:
-        """Set all three to where the file left off and return the steps done; 0 where there is nothing.
+    def restore(self, optimiser: AdamW, generator: torch.Generator) -> int:
+        """Set both to where the file left off and return the steps done; 0 where there is nothing.
 
         Raises:
             CorruptCheckpoint: the file is damaged; training begins anew once it is removed.
@@ -49,9 +48,8 @@ class StageCheckpoint:
                 metadata = file.metadata() or {}
                 if metadata.get("identity") != self.identity:
                     return 0
-                with torch.no_grad():
-                    for name, tensor in _tensors(network, optimiser):
-                        tensor.copy_(file.get_tensor(name))
+                for name, tensor in _tensors(optimiser).items():
+                    tensor.copy_(file.get_tensor(name))
                 generator.set_state(file.get_tensor(GENERATOR))
                 optimiser.steps = int(metadata["steps"])
         except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
@@ -59,22 +57,18 @@ class StageCheckpoint:
             raise CorruptCheckpoint(self.path, reason) from error
         return optimiser.steps
 
-    def keep(self, network: nn.Module, optimiser: AdamW, generator: torch.Generator, *, last: bool) -> None:
+    def keep(self, optimiser: AdamW, generator: torch.Generator, *, last: bool) -> None:
         """Write the file if it is time to, or if this was the `last` step."""
         if optimiser.steps % STEPS_BETWEEN and not last:
             return
-        tensors = {name: tensor.detach() for name, tensor in _tensors(network, optimiser)}
         metadata = {"identity": self.identity, "steps": str(optimiser.steps)}
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            save_file(tensors | {GENERATOR: generator.get_state()}, temporary, metadata)
+            save_file(_tensors(optimiser) | {GENERATOR: generator.get_state()}, temporary, metadata)
             temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _tensors(network: nn.Module, optimiser: AdamW) -> Iterator[tuple[str, Tensor]]:
-    yield from network.named_parameters()
-    for number, (first, second) in enumerate(zip(optimiser.first, optimiser.second, strict=True)):
-        yield f"first/{number}", first
-        yield f"second/{number}", second
+def _tensors(optimiser: AdamW) -> dict[str, Tensor]:
+    return {"weights": optimiser.weights, "first": optimiser.first, "second": optimiser.second}

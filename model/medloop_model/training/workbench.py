@@ -6,19 +6,18 @@ again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from medloop_model.network import BiTMedViT
 from medloop_model.training.adam import AdamW
+from medloop_model.training.flat import flattened, views
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
-
-_LONGEST_GRADIENT = 1.0
 
 
 class Workbench:
@@ -36,26 +35,27 @@ class Workbench:
         self.plan = plan
         self.generator = torch.Generator()
         self._optimiser = AdamW(moving.values())
-        self._average: dict[str, Tensor] = {}
+        self._average = self._optimiser.weights.clone()
 
     def lay_out(self, state: LearnerState) -> None:
         """Set everything to where a state stands."""
         for name, parameter in self.moving.items():
-            parameter.data = state.latent[name].clone()
-        self._average = {name: state.average[name].clone() for name in self.moving}
-        self._optimiser.first = [state.first[name].clone() for name in self.moving]
-        self._optimiser.second = [state.second[name].clone() for name in self.moving]
+            parameter.data = state.latent[name]
+        self._optimiser = AdamW(self.moving.values())  # in memory of its own
+        self._optimiser.first = self._flat(state.first)
+        self._optimiser.second = self._flat(state.second)
         self._optimiser.steps = state.steps
+        self._average = self._flat(state.average)
         self.generator.set_state(state.generator)
 
     def put_away(self, state: LearnerState) -> LearnerState:
         """Return a state with everything as it stands here."""
         return replace(
             state,
-            latent={name: parameter.detach() for name, parameter in self.moving.items()},
-            average=self._average,
-            first=dict(zip(self.moving, self._optimiser.first, strict=True)),
-            second=dict(zip(self.moving, self._optimiser.second, strict=True)),
+            latent=self._by_name(self._optimiser.weights),
+            average=self._by_name(self._average),
+            first=self._by_name(self._optimiser.first),
+            second=self._by_name(self._optimiser.second),
             steps=self._optimiser.steps,
             generator=self.generator.get_state(),
         )
@@ -64,22 +64,21 @@ class Workbench:
         """Take one optimiser step; return the loss, or not a number where there is no finite way down."""
         self._optimiser.zero_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
-        length = clip_grad_norm_(self.moving.values(), _LONGEST_GRADIENT)
-        if not torch.isfinite(loss + length):
-            return float("nan")
+        found = loss.item()
         risen = min(1.0, (self._optimiser.steps + 1) / max(self.plan.warm_up_steps, 1))
-        self._optimiser.step(self.plan.learning_rate * risen)
-        self._follow_average()
-        return loss.item()
+        if not (math.isfinite(found) and self._optimiser.step(self.plan.learning_rate * risen)):
+            return math.nan
+        # The share of the past grows with the steps, so that the base model itself is soon forgotten.
+        steps = self._optimiser.steps
+        self._average.lerp_(self._optimiser.weights, 1 - min(self.plan.average_decay, steps / (steps + 9)))
+        return found
 
     def is_finite(self) -> bool:
         """Whether every weight that moves is a finite number."""
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self.moving.values())
+        return bool(torch.isfinite(self._optimiser.weights).all())
 
-    @torch.no_grad()
-    def _follow_average(self) -> None:
-        # The share of the past grows with the steps, so that the base model itself is soon forgotten.
-        steps = self._optimiser.steps
-        decay = min(self.plan.average_decay, steps / (steps + 9))
-        for name, parameter in self.moving.items():
-            self._average[name].lerp_(parameter, 1 - decay)
+    def _flat(self, by_name: Mapping[str, Tensor]) -> Tensor:
+        return flattened(by_name[name] for name in self.moving)
+
+    def _by_name(self, flat: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.moving, views(flat, list(self.moving.values())), strict=True))
