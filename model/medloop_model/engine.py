@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage
-from medloop_model.errors import ShapeError
+from medloop_model.fitting import fitting_images
 from medloop_model.packed_layers import PackedNetwork, read_network
 from medloop_model.stepwise import run_stepwise
 
@@ -68,20 +68,10 @@ class Engine:
             ShapeError: the images don't fit the network.
             NonFiniteInput: an activation became NaN or infinite; the weights are damaged.
         """
-        images_BHWC = np.ascontiguousarray(self._with_channels(images))
+        images_BHWC = fitting_images(images, self.architecture)
         if self.compiled is not None:
             return self.compiled(images_BHWC)
         output = run_stepwise(self.layers, images_BHWC, self.kernels)
         if not (np.isfinite(output.embedding).all() and np.isfinite(output.logits).all()):
             raise NonFiniteInput("an activation is NaN or infinite: the weights of this network are damaged.")
         return output
-
-    def _with_channels(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size, channels = self.architecture.image_size, self.architecture.channels
-        grey = channels == 1 and images.shape[1:] == (size, size)
-        if images.dtype != np.uint8 or not (grey or images.shape[1:] == (size, size, channels)):
-            raise ShapeError(
-                f"this model takes uint8 images (batch, {size}, {size}, {channels}), "
-                f"not {images.dtype} {images.shape}; resize or convert them first"
-            )
-        return images.reshape(len(images), size, size, channels)

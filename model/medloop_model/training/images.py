@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from medloop_model.architecture import Architecture
 from medloop_model.errors import ShapeError
+from medloop_model.fitting import fitting_images
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,7 @@ def to_pixels(images: NDArray[np.uint8], architecture: Architecture) -> Tensor:
     Raises:
         ShapeError: another shape or type than the network takes.
     """
-    side, channels = architecture.image_size, architecture.channels
-    grey = images.ndim == 3 and channels == 1
-    if images.dtype != np.uint8 or images.shape[1:] != ((side, side) if grey else (side, side, channels)):
-        raise ShapeError(
-            f"images are {images.dtype} {images.shape}; the model takes uint8 (n, {side}, {side}, {channels})"
-        )
-    pixels_BHWC = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
-    return pixels_BHWC[..., None] if grey else pixels_BHWC
+    return torch.from_numpy(fitting_images(images, architecture)).float() / 255
 
 
 def to_images(pixels_BHWC: Tensor) -> NDArray[np.uint8]:

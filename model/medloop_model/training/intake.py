@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medloop_model.architecture import Architecture
-from medloop_model.network import BiTMedViT
+from medloop_model.engine import Engine
+from medloop_model.fitting import fitting_images
 from medloop_model.training.batch import Batch
-from medloop_model.training.images import to_labels, to_pixels
+from medloop_model.training.images import to_labels
 from medloop_model.training.memory import Memory
-
-_RUN_AT_ONCE = 64  # images; so many fit beside anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +25,13 @@ class Intake:
     """Makes examples of batches.
 
     Args:
-        base: the model that is adapted.
+        base: the model that is adapted, packed.
         architecture: of the network that learns, which may have more classes.
         embeds: whether embeddings are kept, since the backbone stays as it is.
         answers: whether the base's logits are kept, since old labels are judged by them.
     """
 
-    base: BiTMedViT
+    base: Engine
     architecture: Architecture
     embeds: bool
     answers: bool
@@ -42,14 +42,14 @@ class Intake:
         Raises:
             ShapeError: images or labels don't fit the architecture.
         """
-        pixels_BHWC = to_pixels(batch.images, self.architecture)
+        images_BHWC = fitting_images(batch.images, self.architecture)
         labels_B = to_labels(batch.labels, self.architecture)
-        embeddings_BD, answers_BN = self._recalled(pixels_BHWC)
+        embeddings_BD, answers_BN = self._recalled(images_BHWC)
         last = {image_id: place for place, image_id in enumerate(batch.ids)}
         return Memory(
             ids=batch.ids,
             domains=batch.domains or ("",) * len(batch),
-            images=torch.from_numpy(np.ascontiguousarray(batch.images)).view_as(pixels_BHWC),
+            images=torch.from_numpy(images_BHWC),
             labels=labels_B,
             answers=answers_BN,
             embeddings=embeddings_BD,
@@ -60,12 +60,13 @@ class Intake:
         side, channels = self.architecture.image_size, self.architecture.channels
         return self.examples(Batch(np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int64), ()))
 
-    @torch.no_grad()
-    def _recalled(self, pixels_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+    def _recalled(self, images_BHWC: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Embeddings and answers; of width 0 where they aren't kept."""
-        unasked_B0 = pixels_BHWC.new_zeros(len(pixels_BHWC), 0)
-        parts = torch.split(pixels_BHWC, _RUN_AT_ONCE)
+        unasked_B0 = torch.zeros(len(images_BHWC), 0)
+        if not (self.embeds or self.answers):
+            return unasked_B0, unasked_B0
+        output = self.base(images_BHWC)
         return (
-            torch.cat([self.base.embed(part) for part in parts]) if self.embeds else unasked_B0,
-            torch.cat([self.base(part) for part in parts]) if self.answers else unasked_B0,
+            torch.from_numpy(output.embedding) if self.embeds else unasked_B0,
+            torch.from_numpy(output.logits) if self.answers else unasked_B0,
         )

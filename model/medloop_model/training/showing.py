@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medloop_model.network import BiTMedViT
-from medloop_model.training.images import Bounds, augment
+from medloop_model.engine import Engine
+from medloop_model.training.images import Bounds, augment, to_images
 from medloop_model.training.memory import Memory
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.restyle import AcquisitionChange, is_faithful
@@ -29,8 +29,7 @@ class Restyling:
     change: AcquisitionChange
 
 
-@torch.no_grad()
-def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Generator) -> Restyling | None:
+def restyling(old: Memory, new: Memory, base: Engine, generator: torch.Generator) -> Restyling | None:
     """How new images differ from those that came last before them; None if not as scanners differ.
 
     Args:
@@ -45,7 +44,7 @@ def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Genera
         return None
     before, since = (memory.draw(_COMPARED, generator) for memory in (shared_old, shared_new))
     change = AcquisitionChange.between(before.pixels, since.pixels)
-    shown_BN = base(change.applied(before.pixels, generator))
+    shown_BN = torch.from_numpy(base(to_images(change.applied(before.pixels, generator))).logits)
     # Each new image counts once: a dozen of them drawn again and again are not a hundred.
     faithful = is_faithful(shown_BN, before.labels, shared_new.answers, shared_new.labels)
     return Restyling(latest, change) if faithful else None

@@ -105,8 +105,9 @@ class StreamingLearner:
             raise ValueError("distillation needs a teacher: give its path, or set alpha to 1")
         torch.set_num_threads(plan.threads)
         self.plan = plan
-        self._base = network_from(package)
-        network = expand_head(self._base, plan.classes)
+        before = network_from(package)
+        self._base = Engine(export_package(before, {}))
+        network = expand_head(before, plan.classes)
         self._architecture = network.architecture
         self._showing = Showing(plan, usual_bounds(self._architecture))
         self._backbone_moves = plan.everything or plan.strategy != EXPAND_HEAD
@@ -116,8 +117,7 @@ class StreamingLearner:
         self._bench = Workbench(network, moving, plan)
         teacher = _teacher(teacher_path, self._architecture) if teacher_path and plan.alpha < 1 else None
         fisher = _expand_fisher(package, self._anchor)
-        base = Engine(export_package(self._base, {}))
-        self._objective = Objective(plan, base, teacher, moving, self._anchor, fisher)
+        self._objective = Objective(plan, self._base, teacher, moving, self._anchor, fisher)
         self._intake = Intake(
             self._base,
             self._architecture,
@@ -148,7 +148,7 @@ class StreamingLearner:
             seen=0,
             corrected=0,
             quarantined=0,
-            imprinted=len(self._base.architecture.classes),
+            imprinted=len(self._base.classes),
             generator=torch.Generator().manual_seed(self.plan.seed).get_state(),
             old=nothing if old is None else self._intake.examples(old).within(self._memory_bytes),
             new=nothing,

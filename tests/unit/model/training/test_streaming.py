@@ -13,6 +13,7 @@ import pytest
 import torch
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, save_package, save_teacher
+from medloop_model.engine import Engine, EngineOutput
 from medloop_model.errors import ShapeError, TeacherMismatch
 from medloop_model.network import BiTMedViT
 from medloop_model.training.batch import Batch
@@ -24,6 +25,7 @@ from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_model.training.workbench import Workbench
+from numpy.typing import NDArray
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -443,14 +445,18 @@ def test_a_frozen_backbone_runs_once_an_image(
     home: tuple[ModelPackage, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    tokens = BiTMedViT.tokens
+    answer = Engine.__call__
 
-    def counted(network: BiTMedViT, pixels_BHWC: torch.Tensor) -> torch.Tensor:
-        seen.append(len(pixels_BHWC))
-        return tokens(network, pixels_BHWC)
+    def counted(engine: Engine, images: NDArray[np.uint8]) -> EngineOutput:
+        seen.append(len(images))
+        return answer(engine, images)
+
+    def refused(*_: object) -> torch.Tensor:
+        raise AssertionError("a frozen backbone ran for a gradient")
 
     learner = StreamingLearner(home[0], None, plan_for(EXPAND_HEAD, (*TINY.classes, "white")))
-    monkeypatch.setattr(BiTMedViT, "tokens", counted)
+    monkeypatch.setattr(Engine, "__call__", counted)
+    monkeypatch.setattr(BiTMedViT, "tokens", refused)
     taught(learner, batches(shades(48, 4, classes=3)), shades(20, 3))
     assert sum(seen) == 48 + 20
 
