@@ -48,7 +48,7 @@ def select(name: str | None = None) -> Backend:
 
 
 def select_training(name: str | None = None) -> Training:
-    """What a training step runs on: the back end that `select` chooses, or the processor where that one only serves.
+    """What a training step runs on: what `select` chooses, or the processor where that only serves.
 
     Raises:
         BackendUnavailable: there is no such back end, or it cannot run on this machine.

@@ -13,6 +13,8 @@ Training has no codes: what is rounded stays float, and a gradient passes the ro
     fake_quantize           float32 (M, K)           → float32 (M, K), 1 / RMS (M,)
     fake_quantize_backward  gradient (M, K), x, …    → gradients of x (M, K) and of the norm's weight (K,)
     exact_gelu, exact_gelu_backward
+    ternarize               latent weights (N, K)    → ternary (N, K), the same times a gain an output
+    ternarize_backward      gradient (N, K), …       → gradients of the latent weights and of the gain (N,)
 """
 
 from __future__ import annotations
@@ -157,10 +159,10 @@ def fake_quantize(
     Returns:
         float32 (M, K) and float32 (M,).
     """
-    finite = np.isfinite(x).all(axis=1)
-    codes, step = quantize(np.where(finite[:, None], x, np.float32(0)), norm_weight)
-    rounded = codes * np.where(finite, step, np.float32(np.nan))[:, None]
-    return rounded, inverse_rms(x)
+    finite = np.all(np.isfinite(x), axis=1, keepdims=True)
+    codes, step = quantize(np.where(finite, x, np.float32(0)), norm_weight)
+    steps = np.where(finite, step[:, None], np.float32(np.nan)).astype(np.float32)
+    return codes.astype(np.float32) * steps, inverse_rms(x)
 
 
 def fake_quantize_backward(
@@ -196,3 +198,38 @@ def exact_gelu_backward(gradient: NDArray[np.float32], x: NDArray[np.float32]) -
     density = np.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
     slope: NDArray[np.float32] = (gradient * (0.5 * (1 + erf) + wide * density)).astype(np.float32)
     return slope
+
+
+def ternarize(
+    weight: NDArray[np.float32], gain: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`absmean_ternary` and back: ternary = codes · s, and that times each output's gain.
+
+    Args:
+        weight: latent, float32 (N, K).
+        gain: float32 (N,).
+
+    Returns:
+        float32 (N, K) twice.
+    """
+    codes, scale = absmean_ternary(weight)
+    ternary = codes * scale
+    gained: NDArray[np.float32] = ternary * gain[:, None]
+    return ternary, gained
+
+
+def ternarize_backward(
+    gradient: NDArray[np.float32], ternary: NDArray[np.float32], gain: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gradients of `ternarize` from that of the gained weights, the rounding's taken for 1.
+
+    Args:
+        gradient: float32 (N, K).
+        ternary: float32 (N, K), as `ternarize` returned it.
+        gain: float32 (N,).
+
+    Returns:
+        float32 (N, K) of the latent weights and float32 (N,) of the gain.
+    """
+    gain_gradient = (gradient.astype(np.float64) * ternary).sum(axis=1).astype(np.float32)
+    return gradient * gain[:, None], gain_gradient

@@ -34,10 +34,21 @@ class TrainingOperations(Protocol):
         """`reference.exact_gelu_backward`."""
         ...
 
+    def ternarize(self, weight: Floats, gain: Floats) -> tuple[Floats, Floats]:
+        """`reference.ternarize`."""
+        ...
+
+    def ternarize_backward(self, gradient: Floats, ternary: Floats, gain: Floats) -> tuple[Floats, Floats]:
+        """`reference.ternarize_backward`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Training:
     """One implementation of a training step's arithmetic; `reference.py` says what each operation means.
+
+    A gradient that is handed to `fake_quantize_backward` or `ternarize_backward` is used up: its memory may
+    come back as the result's, since it is in the cache and nobody else reads it.
 
     Args:
         operations: the implementation.
@@ -87,3 +98,24 @@ class Training:
         require(x, "x", np.float32)
         require(gradient, "gradient", np.float32, x.shape)
         return self.operations.exact_gelu_backward(gradient, x)
+
+    def ternarize(self, weight: Floats, gain: Floats) -> tuple[Floats, Floats]:
+        """Latent float32 (N, K) rounded to three values, and that times the outputs' gain (N,).
+
+        Raises:
+            ShapeError: operands do not fit.
+        """
+        require(weight, "weight", np.float32)
+        require(gain, "gain", np.float32, (weight.shape[0],))
+        return self.operations.ternarize(weight, gain)
+
+    def ternarize_backward(self, gradient: Floats, ternary: Floats, gain: Floats) -> tuple[Floats, Floats]:
+        """Gradients of the latent weights (N, K) and of the gain (N,) from the gained weights' (N, K).
+
+        Raises:
+            ShapeError: operands do not fit.
+        """
+        require(ternary, "ternary", np.float32)
+        require(gradient, "gradient", np.float32, ternary.shape)
+        require(gain, "gain", np.float32, (ternary.shape[0],))
+        return self.operations.ternarize_backward(gradient, ternary, gain)

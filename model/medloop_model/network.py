@@ -20,7 +20,6 @@ from torch.nn import functional
 from medloop_model.architecture import Architecture
 from medloop_model.training.gelu import gelu
 from medloop_model.training.quantizers import absmean_ternary
-from medloop_model.training.rms_norm import rms_norm
 from medloop_model.training.ternary_linear import ternary_linear
 
 NORM_EPSILON = 1e-5
@@ -51,10 +50,8 @@ class BitLinear(nn.Module):
     def forward(self, x_BTI: Tensor) -> Tensor:  # noqa: D102
         norm_I = absmean_ternary(self.norm) if self.ternary_norm else self.norm
         if self.quantized:
-            return ternary_linear(
-                x_BTI, self.weight, norm_I=norm_I, gain_O=self.gain, bias_O=self.bias
-            )
-        x_BTI = rms_norm(x_BTI, norm_I, NORM_EPSILON)
+            return ternary_linear(x_BTI, self.weight, norm_I=norm_I, gain_O=self.gain, bias_O=self.bias)
+        x_BTI = functional.rms_norm(x_BTI, norm_I.shape, norm_I, NORM_EPSILON)
         return functional.linear(x_BTI, self.weight * self.gain[:, None], self.bias)
 
 
@@ -73,10 +70,12 @@ class Block(nn.Module):
         self.out = linear(self.width, self.width, ternary_attention, RESIDUAL_GAIN)
         self.fc1 = linear(self.width, hidden, ternary)
         self.fc2 = linear(hidden, self.width, ternary, RESIDUAL_GAIN)
+        # What the kernels don't serve isn't trained on them.
+        self.gelu = gelu if ternary else functional.gelu
 
     def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: D102
         x_BTD = x_BTD + self.out(self._attention(self.qkv(x_BTD)))
-        mlp_BTD: Tensor = self.fc2(gelu(self.fc1(x_BTD)))
+        mlp_BTD: Tensor = self.fc2(self.gelu(self.fc1(x_BTD)))
         return x_BTD + mlp_BTD
 
     def _attention(self, qkv_BTO: Tensor) -> Tensor:

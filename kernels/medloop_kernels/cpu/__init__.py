@@ -113,9 +113,9 @@ class _TrainingOn:
     def fake_quantize_backward(
         self, gradient: Floats, x: Floats, inverse: Floats, norm_weight: Floats
     ) -> tuple[Floats, Floats]:
-        x_gradient, norm_gradient = np.empty_like(x), np.empty_like(norm_weight)
-        self.variant.fake_quantize_backward(gradient, x, inverse, norm_weight, x_gradient, norm_gradient)
-        return x_gradient, norm_gradient
+        norm_gradient = np.empty_like(norm_weight)
+        self.variant.fake_quantize_backward(gradient, x, inverse, norm_weight, gradient, norm_gradient)
+        return gradient, norm_gradient
 
     def exact_gelu(self, x: Floats) -> Floats:
         y = np.empty_like(x)
@@ -126,3 +126,13 @@ class _TrainingOn:
         x_gradient = np.empty_like(x)
         self.variant.exact_gelu_backward(gradient, x, x_gradient)
         return x_gradient
+
+    def ternarize(self, weight: Floats, gain: Floats) -> tuple[Floats, Floats]:
+        ternary, gained = np.empty_like(weight), np.empty_like(weight)
+        self.variant.ternarize(weight, gain, ternary, gained)
+        return ternary, gained
+
+    def ternarize_backward(self, gradient: Floats, ternary: Floats, gain: Floats) -> tuple[Floats, Floats]:
+        gain_gradient = np.empty_like(gain)
+        self.variant.ternarize_backward(gradient, ternary, gain, gradient, gain_gradient)
+        return gradient, gain_gradient

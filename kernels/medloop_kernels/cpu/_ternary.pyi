@@ -44,6 +44,21 @@ class Variant:
     def exact_gelu_backward(
         self, gradient: NDArray[np.float32], x: NDArray[np.float32], x_gradient: NDArray[np.float32]
     ) -> None: ...
+    def ternarize(
+        self,
+        weight: NDArray[np.float32],
+        gain: NDArray[np.float32],
+        ternary: NDArray[np.float32],
+        gained: NDArray[np.float32],
+    ) -> None: ...
+    def ternarize_backward(
+        self,
+        gradient: NDArray[np.float32],
+        ternary: NDArray[np.float32],
+        gain: NDArray[np.float32],
+        weight_gradient: NDArray[np.float32],
+        gain_gradient: NDArray[np.float32],
+    ) -> None: ...
     def peak(self) -> tuple[float, float]: ...
     def time_product(self, layer: Layer, tokens: int, rounds: int) -> float: ...
 

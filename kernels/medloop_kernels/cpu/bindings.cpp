@@ -151,6 +151,25 @@ SharedLayer full_layer(const Array<const float, 2>& weights, const std::optional
         BlockedLayer::floats(weights.data(), outputs, inputs, data_of(norm, inputs), bias.data()));
 }
 
+void ternarize(const Variant& variant, const Matrix& weight, const Vector& gain,
+               const Array<float, 2>& ternary, const Array<float, 2>& gained) {
+    require(gain.shape(0) == weight.shape(0) && alike(weight, ternary) && alike(weight, gained));
+    const nb::gil_scoped_release release;
+    variant.training.ternarize(weight.data(), gain.data(), weight.shape(0), weight.shape(1), ternary.data(),
+                               gained.data());
+}
+
+void ternarize_backward(const Variant& variant, const Matrix& gradient, const Matrix& ternary,
+                        const Vector& gain, const Array<float, 2>& weight_gradient,
+                        const Array<float, 1>& gain_gradient) {
+    const std::size_t outputs = gradient.shape(0);
+    require(alike(gradient, weight_gradient) && alike(ternary, weight_gradient) && gain.shape(0) == outputs &&
+            gain_gradient.shape(0) == outputs);
+    const nb::gil_scoped_release release;
+    variant.training.ternarize_backward(gradient.data(), ternary.data(), gain.data(), outputs,
+                                        gradient.shape(1), weight_gradient.data(), gain_gradient.data());
+}
+
 using MeasuresTuple = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, std::size_t,
                                  std::size_t, std::size_t, std::size_t>;
 
@@ -231,6 +250,11 @@ NB_MODULE(_ternary, module) {
         .def("exact_gelu", &medloop::exact_gelu, "x"_a.noconvert(), "y"_a.noconvert())
         .def("exact_gelu_backward", &medloop::exact_gelu_backward, "gradient"_a.noconvert(), "x"_a.noconvert(),
              "x_gradient"_a.noconvert())
+        .def("ternarize", &medloop::ternarize, "weight"_a.noconvert(), "gain"_a.noconvert(),
+             "ternary"_a.noconvert(), "gained"_a.noconvert())
+        .def("ternarize_backward", &medloop::ternarize_backward, "gradient"_a.noconvert(),
+             "ternary"_a.noconvert(), "gain"_a.noconvert(), "weight_gradient"_a.noconvert(),
+             "gain_gradient"_a.noconvert())
         .def("peak", &medloop::peak_of)
         .def("time_product", &medloop::time_product_of, "layer"_a, "tokens"_a, "rounds"_a);
     nb::class_<medloop::BlockedLayer>(module, "Layer")

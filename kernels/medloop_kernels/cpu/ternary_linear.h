@@ -43,7 +43,8 @@ struct Network;
 struct Workspace;
 struct Outputs;
 
-// What a training step does with activations x (M, K); outputs may be where an input of their size is.
+// What a training step does with activations x (M, K) and latent weights (N, K). A gradient that is computed may
+// be where the one that it comes from is.
 struct Training {
     // rounded (M, K): RMS norm, int8 codes and back; inverse (M): 1 / RMS. A row that isn't finite comes out so.
     void (*fake_quantize)(const float* x, const float* norm_weight, std::size_t rows, std::size_t inputs,
@@ -54,6 +55,13 @@ struct Training {
                                    float* x_gradient, float* norm_gradient);
     void (*exact_gelu)(const float* x, std::size_t count, float* y);
     void (*exact_gelu_backward)(const float* gradient, const float* x, std::size_t count, float* x_gradient);
+    // ternary (N, K): the codes times their scale, which is the magnitudes' mean; gained (N, K): times gain (N).
+    void (*ternarize)(const float* weight, const float* gain, std::size_t outputs, std::size_t inputs,
+                      float* ternary, float* gained);
+    // weight_gradient (N, K), gain_gradient (N) from that of gained, the rounding's taken for 1.
+    void (*ternarize_backward)(const float* gradient, const float* ternary, const float* gain,
+                               std::size_t outputs, std::size_t inputs, float* weight_gradient,
+                               float* gain_gradient);
 };
 
 struct Variant {

@@ -46,6 +46,54 @@ void fake_quantize_backward(const float* gradient, const float* x, const float* 
     }
 }
 
+// The magnitudes' mean, in double and in partial sums of a fixed order.
+inline float mean_magnitude(const float* weight, std::size_t count) {
+    FourDoubles sums[2] = {};
+    std::size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        for (std::size_t half = 0; half < 2; ++half) {
+            const FourDoubles value = four_doubles(weight + i + 4 * half);
+            sums[half] += value < 0.0 ? -value : value;
+        }
+    double sum = 0.0;
+    for (std::size_t half = 0; half < 2; ++half)
+        for (std::size_t lane = 0; lane < 4; ++lane) sum += sums[half][lane];
+    for (; i < count; ++i) sum += ::fabs(static_cast<double>(weight[i]));
+    return count == 0 ? 1.0F : static_cast<float>(sum / static_cast<double>(count));
+}
+
+void ternarize(const float* weight, const float* gain, std::size_t outputs, std::size_t inputs,
+               float* ternary, float* gained) {
+    const float mean = mean_magnitude(weight, outputs * inputs);
+    const float scale = mean < kSmallestAbsmax ? kSmallestAbsmax : mean;
+    for (std::size_t output = 0; output < outputs; ++output)
+        for (std::size_t i = 0; i < inputs; ++i, ++weight, ++ternary, ++gained) {
+            const float rounded = *weight / scale + kRounder - kRounder;
+            const float low = rounded < -1.0F ? -1.0F : rounded;  // a NaN stays one
+            *ternary = (low > 1.0F ? 1.0F : low) * scale;
+            *gained = *ternary * gain[output];
+        }
+}
+
+void ternarize_backward(const float* gradient, const float* ternary, const float* gain, std::size_t outputs,
+                        std::size_t inputs, float* weight_gradient, float* gain_gradient) {
+    const std::size_t whole = inputs - inputs % kPanel;
+    for (std::size_t output = 0; output < outputs; ++output) {
+        Floats sums[kPieces] = {};
+        for (std::size_t i = 0; i < whole; i += kPanel)
+            for (std::size_t piece = 0; piece < kPieces; ++piece) {
+                const std::size_t here = i + piece * kLanes;
+                sums[piece] += load<Floats>(gradient + here) * load<Floats>(ternary + here);
+            }
+        gain_gradient[output] = fold_lanes(sums, Sum{});
+        for (std::size_t i = whole; i < inputs; ++i) gain_gradient[output] += gradient[i] * ternary[i];
+        for (std::size_t i = 0; i < inputs; ++i) weight_gradient[i] = gradient[i] * gain[output];
+        gradient += inputs;
+        ternary += inputs;
+        weight_gradient += inputs;
+    }
+}
+
 // Calls each(vectors, first, count) for panel after panel; the last may be shorter.
 template <class Each>
 MEDLOOP_INLINE void for_panels(std::size_t count, const Each& each) {

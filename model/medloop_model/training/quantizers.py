@@ -1,8 +1,7 @@
-"""The two quantisers of BitNet b1.58.
+"""The ternary quantiser of BitNet b1.58, for weights outside a `ternary_linear`.
 
-Forward they round; backward they are the identity, so that a gradient reaches the latent weight
-(straight-through estimator: Bengio et al., arXiv 1308.3432). Where autograd doesn't see them, as inside
-`ternary_linear`, they are plain functions.
+Forward it rounds; backward it is the identity, so that a gradient reaches the latent weight (straight-through
+estimator: Bengio et al., arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 SMALLEST_SCALE = 1e-5
-INT8_LIMIT = 127
 
 
 def absmean_ternary(weight_OI: Tensor, a_row: bool = False) -> Tensor:
@@ -29,22 +27,6 @@ def absmean_ternary(weight_OI: Tensor, a_row: bool = False) -> Tensor:
     """
     ternary_OI: Tensor = _AbsmeanTernary.apply(weight_OI, a_row)
     return ternary_OI
-
-
-def absmax_int8_(x_BTI: Tensor) -> Tensor:
-    """x → round(x · s) / s with s = 127 / max |x| of each token (arXiv 2402.17764, §2), in place.
-
-    Args:
-        x_BTI: activations, float, out of autograd's sight; the last axis is one token.
-
-    Returns:
-        The same tensor, with at most 255 different values a token.
-    """
-    # aminmax and vector_norm's inf take seven times as long.
-    largest_BT1 = x_BTI.abs().amax(dim=-1, keepdim=True)
-    scale = INT8_LIMIT / largest_BT1.clamp_(min=SMALLEST_SCALE)
-    # No clamp: |x · s| passes 127 by rounding alone, and then rounds back to 127.
-    return x_BTI.mul_(scale).round_().div_(scale)
 
 
 def ternary_codes(weight_OI: Tensor, a_row: bool = False) -> tuple[Tensor, Tensor]:

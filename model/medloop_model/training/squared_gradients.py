@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medloop_model.network import NORM_EPSILON, BitLinear, BiTMedViT
-from medloop_model.training.quantizers import absmax_int8_, absmean_ternary
+from medloop_model.training.quantizers import absmean_ternary
+from medloop_model.training.ternary_linear import fake_quantized, ternarized
 
 Squares = dict[str, Tensor]
 
@@ -116,10 +117,12 @@ class _Linear:
     def __init__(self, layer: BitLinear, x_BTI: Tensor) -> None:
         norm_I = absmean_ternary(layer.norm) if layer.ternary_norm else layer.norm
         self.unit_BTI = x_BTI * (x_BTI.square().mean(dim=-1, keepdim=True) + NORM_EPSILON).rsqrt()
-        self.input_BTI, self.weight_OI, self.gain_O = self.unit_BTI * norm_I, layer.weight.data, layer.gain
+        self.gain_O = layer.gain
         if layer.quantized:
-            absmax_int8_(self.input_BTI)
-            self.weight_OI = absmean_ternary(layer.weight)
+            self.input_BTI = fake_quantized(x_BTI, norm_I)[0]
+            self.weight_OI = ternarized(layer.weight, layer.gain)[0]
+        else:
+            self.input_BTI, self.weight_OI = self.unit_BTI * norm_I, layer.weight.data
 
     def squares(self, gradient_BTO: Tensor) -> Squares:
         """With y = x·(W·gain)ᵀ + bias; rounding passes gradients on unchanged (straight through)."""

@@ -1,4 +1,4 @@
-"""One suite over what each back end offers to training: values bit for bit, gradients by the tolerances below."""
+"""One suite over what each back end offers to training: values bit for bit, gradients within tolerances."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_rounded_values_are_what_serving_computes_with(training, generator, shap
 def test_gradients_are_those_of_the_norm(training, generator, shape):
     x, norm_weight, gradient = operands(generator, *shape)
     inverse = reference.inverse_rms(x)
-    found = training.fake_quantize_backward(gradient, x, inverse, norm_weight)
+    found = training.fake_quantize_backward(gradient.copy(), x, inverse, norm_weight)
     expected = reference.fake_quantize_backward(gradient, x, inverse, norm_weight)
     for mine, theirs in zip(found, expected, strict=True):
         close(mine, theirs, GRADIENT_ROUNDINGS)
@@ -66,7 +66,9 @@ def test_every_back_end_agrees_on_any_shape(seed, rows, inputs):
         np.testing.assert_array_equal(mine[0], rounded)
         np.testing.assert_array_equal(mine[1], inverse)
         for found, expected in zip(
-            backend.training.fake_quantize_backward(gradient, x, inverse, norm_weight), slopes, strict=True
+            backend.training.fake_quantize_backward(gradient.copy(), x, inverse, norm_weight),
+            slopes,
+            strict=True,
         ):
             close(found, expected, GRADIENT_ROUNDINGS)
         close(backend.training.exact_gelu(x), reference.exact_gelu(x), GELU_ERROR)
@@ -75,6 +77,36 @@ def test_every_back_end_agrees_on_any_shape(seed, rows, inputs):
             reference.exact_gelu_backward(gradient, x),
             GELU_ERROR,
         )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_ternary_weights_are_those_that_are_exported(training, generator, shape):
+    weight, _, gradient = operands(generator, *shape)
+    gain = generator.uniform(-1.5, 1.5, len(weight)).astype(np.float32)
+    codes, scale = reference.absmean_ternary(weight)
+    ternary, gained = training.ternarize(weight, gain)
+    np.testing.assert_array_equal(ternary, codes * scale)
+    np.testing.assert_array_equal(gained, codes * scale * gain[:, None])
+    found = training.ternarize_backward(gradient.copy(), ternary, gain)
+    np.testing.assert_array_equal(found[0], gradient * gain[:, None])
+    close(found[1], np.einsum("nk,nk->n", gradient.astype(np.float64), ternary), GRADIENT_ROUNDINGS)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, -1e-4, 1e30])
+def test_weights_that_are_all_alike_are_rounded_too(training, value):
+    weight = np.full((3, 21), value, dtype=np.float32)
+    expected = reference.ternarize(weight, np.ones(3, dtype=np.float32))
+    found = training.ternarize(weight, np.ones(3, dtype=np.float32))
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_one_weight_that_is_no_number_makes_all_of_them_none(training):
+    weight = np.ones((3, 21), dtype=np.float32)
+    weight[1, 5] = np.nan
+    with np.errstate(all="ignore"):
+        ternary, _ = training.ternarize(weight, np.ones(3, dtype=np.float32))
+    assert np.isnan(ternary).all()
 
 
 def test_the_references_gradients_are_slopes(generator):
@@ -142,6 +174,14 @@ def test_operands_that_do_not_fit_are_refused_in_words(training):
         training.exact_gelu(x.astype(np.float64))
     with pytest.raises(ShapeError, match="ascontiguousarray"):
         training.exact_gelu_backward(x.T, x.T)
+
+
+def test_weights_that_do_not_fit_are_refused_in_words(training):
+    weight, gain = np.zeros((4, 96), dtype=np.float32), np.ones(4, dtype=np.float32)
+    with pytest.raises(ShapeError, match="gain must be float32"):
+        training.ternarize(weight, gain[:3])
+    with pytest.raises(ShapeError, match="gradient must be float32"):
+        training.ternarize_backward(weight[:3], weight, gain)
 
 
 def test_training_runs_on_the_chosen_back_end(monkeypatch):

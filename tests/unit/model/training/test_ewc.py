@@ -48,14 +48,26 @@ def exact_by_one_pass_an_answer(network: BiTMedViT, pixels_BHWC: torch.Tensor) -
 
 
 def shaken(architecture: Architecture, seed: int) -> BiTMedViT:
-    """A network in float64 none of whose parameters is 0 or 1 any more."""
-    network = BiTMedViT(architecture, seed).double()
+    """A network none of whose parameters is 0 or 1 any more."""
+    network = BiTMedViT(architecture, seed).to(precision(architecture))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise, alpha=0.3)
     return network
+
+
+def precision(architecture: Architecture) -> torch.dtype:
+    """float64 where it can be had: the ternary layers run on kernels that have float32 only."""
+    return torch.float32 if architecture.quantized else torch.float64
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, name: str, digits: float = 1e-9) -> None:
+    """Equal to as many digits as the precision has, beside the largest value."""
+    allowed = digits if expected.dtype == torch.float64 else max(digits, 2e-5)
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=allowed, atol=allowed * largest, msg=name)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -65,7 +77,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 def drawn(count: int, architecture: Architecture, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     size, channels = architecture.image_size, architecture.channels
-    return torch.rand(count, size, size, channels, generator=generator, dtype=torch.float64)
+    pixels = torch.rand(count, size, size, channels, generator=generator, dtype=torch.float64)
+    return pixels.to(precision(architecture))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +98,7 @@ def test_batches_give_what_one_image_and_answer_at_a_time_gives(architecture: Ar
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert tensor.abs().max() > 0, name
-        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-12, msg=name)
+        close(found[name], tensor, name)
 
 
 def test_signs_of_more_classes_average_to_the_expectation() -> None:
@@ -95,7 +108,7 @@ def test_signs_of_more_classes_average_to_the_expectation() -> None:
     first = outcomes[0]
     other = next(each for each in outcomes if not torch.allclose(each["head.bias"], first["head.bias"]))
     for name, expected in exact_by_one_pass_an_answer(network, image).items():
-        torch.testing.assert_close((first[name] + other[name]) / 2, expected, rtol=1e-9, atol=1e-12, msg=name)
+        close((first[name] + other[name]) / 2, expected, name)
 
 
 def test_a_batch_is_the_mean_of_its_images() -> None:
@@ -104,7 +117,7 @@ def test_a_batch_is_the_mean_of_its_images() -> None:
     alone = [fisher_diagonal(network, image[None], generator) for image in pixels]
     for name, together in fisher_diagonal(network, pixels, seeded(1)).items():
         mean = torch.stack([each[name] for each in alone]).mean(dim=0)
-        torch.testing.assert_close(together, mean, rtol=1e-9, atol=1e-12, msg=name)
+        close(together, mean, name)
 
 
 def test_frozen_parts_are_measured_and_the_network_is_left_as_it_is() -> None:
@@ -140,7 +153,8 @@ def test_fisher_of_a_softmax_regression_is_its_closed_form() -> None:
 def test_fisher_is_the_curvature_of_the_answers() -> None:
     # KL(p_θ ‖ p_θ+h) = ½·F·h² + O(h³): by central differences, without any gradient. In full precision,
     # since a rounded weight answers by steps.
-    network, pixels = shaken(TWO.full_precision(), 6), drawn(4, TWO)
+    architecture = TWO.full_precision()
+    network, pixels = shaken(architecture, 6), drawn(4, architecture)
     found, h = fisher_diagonal(network, pixels, seeded()), 1e-3
     with torch.no_grad():
         log_p_BN = network(pixels).log_softmax(dim=1)
@@ -159,9 +173,7 @@ def test_fisher_is_the_curvature_of_the_answers() -> None:
 
 def test_progress_is_told_after_every_batch() -> None:
     told: list[tuple[int, int]] = []
-    fisher_diagonal(
-        BiTMedViT(TINY), drawn(BATCH + 1, TINY).float(), seeded(), lambda *done: told.append(done)
-    )
+    fisher_diagonal(BiTMedViT(TINY), drawn(BATCH + 1, TINY), seeded(), lambda *done: told.append(done))
     assert told == [(BATCH, BATCH + 1), (BATCH + 1, BATCH + 1)]
 
 
@@ -181,9 +193,8 @@ def test_a_sure_model_still_has_information() -> None:
         network.head.bias[0] += 16.0  # the other comes to 1e-7: it would never be drawn
     found = fisher_diagonal(network, pixels, seeded())
     for name, expected in exact_by_one_pass_an_answer(network, pixels).items():
-        largest = expected.max().item()
-        assert largest > 0, name
-        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-6 * largest, msg=name)
+        assert expected.max() > 0, name
+        close(found[name], expected, name, digits=1e-6)
 
 
 @pytest.mark.parametrize("images", [3, 12])
