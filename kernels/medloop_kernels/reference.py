@@ -12,7 +12,6 @@ Training has no codes: what is rounded stays float, and a gradient passes the ro
 
     fake_quantize           float32 (M, K)           → float32 (M, K), 1 / RMS (M,)
     fake_quantize_backward  gradient (M, K), x, …    → gradients of x (M, K) and of the norm's weight (K,)
-    exact_gelu, exact_gelu_backward
     ternarize               latent weights (N, K)    → ternary (N, K), the same times a gain an output
     ternarize_backward      gradient (N, K), …       → gradients of the latent weights and of the gain (N,)
 """
@@ -189,15 +188,6 @@ def fake_quantize_backward(
     along = (product @ norm_weight / max(x.shape[1], 1))[:, None]
     x_gradient = (gradient * norm_weight - unit * along) * inverse[:, None]
     return x_gradient.astype(np.float32), product.sum(axis=0).astype(np.float32)
-
-
-def exact_gelu_backward(gradient: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gradient of `exact_gelu`: g · (Φ(x) + x · φ(x)), with the normal distribution Φ and its density φ."""
-    wide = x.astype(np.float64)
-    erf = np.array([math.erf(value / math.sqrt(2.0)) for value in wide.flat]).reshape(x.shape)
-    density = np.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
-    slope: NDArray[np.float32] = (gradient * (0.5 * (1 + erf) + wide * density)).astype(np.float32)
-    return slope
 
 
 def ternarize(

@@ -26,14 +26,6 @@ class TrainingOperations(Protocol):
         """`reference.fake_quantize_backward`."""
         ...
 
-    def exact_gelu(self, x: Floats) -> Floats:
-        """`reference.exact_gelu`."""
-        ...
-
-    def exact_gelu_backward(self, gradient: Floats, x: Floats) -> Floats:
-        """`reference.exact_gelu_backward`."""
-        ...
-
     def ternarize(self, weight: Floats, gain: Floats) -> tuple[Floats, Floats]:
         """`reference.ternarize`."""
         ...
@@ -79,25 +71,6 @@ class Training:
         require(inverse, "inverse", np.float32, (x.shape[0],))
         require(norm_weight, "norm_weight", np.float32, (x.shape[1],))
         return self.operations.fake_quantize_backward(gradient, x, inverse, norm_weight)
-
-    def exact_gelu(self, x: Floats) -> Floats:
-        """The exact GELU of float32 (M, K).
-
-        Raises:
-            ShapeError: it is no such matrix.
-        """
-        require(x, "x", np.float32)
-        return self.operations.exact_gelu(x)
-
-    def exact_gelu_backward(self, gradient: Floats, x: Floats) -> Floats:
-        """Gradient of x (M, K) from that of its GELU (M, K).
-
-        Raises:
-            ShapeError: operands do not fit.
-        """
-        require(x, "x", np.float32)
-        require(gradient, "gradient", np.float32, x.shape)
-        return self.operations.exact_gelu_backward(gradient, x)
 
     def ternarize(self, weight: Floats, gain: Floats) -> tuple[Floats, Floats]:
         """Latent float32 (N, K) rounded to three values, and that times the outputs' gain (N,).

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medloop_model.architecture import Architecture
-from medloop_model.training.gelu import gelu
 from medloop_model.training.quantizers import absmean_ternary
 from medloop_model.training.ternary_linear import ternary_linear
 
@@ -70,12 +69,10 @@ class Block(nn.Module):
         self.out = linear(self.width, self.width, ternary_attention, RESIDUAL_GAIN)
         self.fc1 = linear(self.width, hidden, ternary)
         self.fc2 = linear(hidden, self.width, ternary, RESIDUAL_GAIN)
-        # What the kernels don't serve isn't trained on them.
-        self.gelu = gelu if ternary else functional.gelu
 
     def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: D102
         x_BTD = x_BTD + self.out(self._attention(self.qkv(x_BTD)))
-        mlp_BTD: Tensor = self.fc2(self.gelu(self.fc1(x_BTD)))
+        mlp_BTD: Tensor = self.fc2(functional.gelu(self.fc1(x_BTD)))
         return x_BTD + mlp_BTD
 
     def _attention(self, qkv_BTO: Tensor) -> Tensor:

@@ -117,16 +117,6 @@ class _TrainingOn:
         self.variant.fake_quantize_backward(gradient, x, inverse, norm_weight, gradient, norm_gradient)
         return gradient, norm_gradient
 
-    def exact_gelu(self, x: Floats) -> Floats:
-        y = np.empty_like(x)
-        self.variant.exact_gelu(x, y)
-        return y
-
-    def exact_gelu_backward(self, gradient: Floats, x: Floats) -> Floats:
-        x_gradient = np.empty_like(x)
-        self.variant.exact_gelu_backward(gradient, x, x_gradient)
-        return x_gradient
-
     def ternarize(self, weight: Floats, gain: Floats) -> tuple[Floats, Floats]:
         ternary, gained = np.empty_like(weight), np.empty_like(weight)
         self.variant.ternarize(weight, gain, ternary, gained)

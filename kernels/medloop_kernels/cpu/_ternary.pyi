@@ -40,10 +40,6 @@ class Variant:
         x_gradient: NDArray[np.float32],
         norm_gradient: NDArray[np.float32],
     ) -> None: ...
-    def exact_gelu(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None: ...
-    def exact_gelu_backward(
-        self, gradient: NDArray[np.float32], x: NDArray[np.float32], x_gradient: NDArray[np.float32]
-    ) -> None: ...
     def ternarize(
         self,
         weight: NDArray[np.float32],

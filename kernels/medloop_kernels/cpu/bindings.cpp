@@ -105,19 +105,6 @@ void fake_quantize_backward(const Variant& variant, const Matrix& gradient, cons
                                             rows, inputs, x_gradient.data(), norm_gradient.data());
 }
 
-void exact_gelu(const Variant& variant, const Matrix& x, const Array<float, 2>& y) {
-    require(alike(x, y));
-    const nb::gil_scoped_release release;
-    variant.training.exact_gelu(x.data(), x.size(), y.data());
-}
-
-void exact_gelu_backward(const Variant& variant, const Matrix& gradient, const Matrix& x,
-                   const Array<float, 2>& x_gradient) {
-    require(alike(gradient, x_gradient) && alike(x, x_gradient));
-    const nb::gil_scoped_release release;
-    variant.training.exact_gelu_backward(gradient.data(), x.data(), x.size(), x_gradient.data());
-}
-
 using SharedLayer = std::shared_ptr<BlockedLayer>;
 
 const float* data_of(const std::optional<Vector>& vector, std::size_t count) {
@@ -247,9 +234,6 @@ NB_MODULE(_ternary, module) {
         .def("fake_quantize_backward", &medloop::fake_quantize_backward, "gradient"_a.noconvert(),
              "x"_a.noconvert(), "inverse"_a.noconvert(), "norm_weight"_a.noconvert(),
              "x_gradient"_a.noconvert(), "norm_gradient"_a.noconvert())
-        .def("exact_gelu", &medloop::exact_gelu, "x"_a.noconvert(), "y"_a.noconvert())
-        .def("exact_gelu_backward", &medloop::exact_gelu_backward, "gradient"_a.noconvert(), "x"_a.noconvert(),
-             "x_gradient"_a.noconvert())
         .def("ternarize", &medloop::ternarize, "weight"_a.noconvert(), "gain"_a.noconvert(),
              "ternary"_a.noconvert(), "gained"_a.noconvert())
         .def("ternarize_backward", &medloop::ternarize_backward, "gradient"_a.noconvert(),

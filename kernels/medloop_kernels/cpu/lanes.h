@@ -221,10 +221,10 @@ constexpr float kErfAbove[6] = {1.12837899e+00F, 1.96245089e-01F, 5.34669459e-02
 constexpr float kErfBelow[6] = {1.0F,            5.07248819e-01F, 1.16474800e-01F,
                                 1.54440766e-02F, 1.21631334e-03F, 3.74806441e-05F};
 
-// erf(x / √2) of some vectors in step with each other, so that one's latency hides behind the others and each
-// constant is loaded once for all.
+// The Gaussian error linear unit of some vectors in step with each other, so that one's latency hides behind
+// the others and each constant is loaded once for all.
 template <std::size_t count>
-MEDLOOP_INLINE void error_functions(const Floats (&x)[count], Floats (&erf)[count]) {
+MEDLOOP_INLINE void gaussian_error_linear_units(Floats (&x)[count]) {
     Floats scaled[count], s[count], s2[count], above[count], below[count];
     for (std::size_t i = 0; i < count; ++i)
         scaled[i] = smaller(larger(x[i] * 0.70710678F, splat(-4.0F)), splat(4.0F));
@@ -240,17 +240,9 @@ MEDLOOP_INLINE void error_functions(const Floats (&x)[count], Floats (&erf)[coun
     };
     polynomial(kErfAbove, above);
     polynomial(kErfBelow, below);
-    for (std::size_t i = 0; i < count; ++i) erf[i] = scaled[i] * above[i] / below[i];
-}
-
-// The Gaussian error linear unit of some vectors.
-template <std::size_t count>
-MEDLOOP_INLINE void gaussian_error_linear_units(Floats (&x)[count]) {
-    Floats erf[count];
-    error_functions(x, erf);
     for (std::size_t i = 0; i < count; ++i) {
         const Floats half = 0.5F * x[i];
-        x[i] = multiply_add(half, erf[i], half);
+        x[i] = multiply_add(half, scaled[i] * above[i] / below[i], half);
     }
 }
 

@@ -53,8 +53,6 @@ struct Training {
     void (*fake_quantize_backward)(const float* gradient, const float* x, const float* inverse,
                                    const float* norm_weight, std::size_t rows, std::size_t inputs,
                                    float* x_gradient, float* norm_gradient);
-    void (*exact_gelu)(const float* x, std::size_t count, float* y);
-    void (*exact_gelu_backward)(const float* gradient, const float* x, std::size_t count, float* x_gradient);
     // ternary (N, K): the codes times their scale, which is the magnitudes' mean; gained (N, K): times gain (N).
     void (*ternarize)(const float* weight, const float* gain, std::size_t outputs, std::size_t inputs,
                       float* ternary, float* gained);

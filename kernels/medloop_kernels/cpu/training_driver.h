@@ -1,4 +1,4 @@
-// What a training step does with activations, forward and back, each in one pass while a row is in the cache;
+// What a training step does with rows, forward and back, each in one pass while the row is in the cache;
 // compiled once for each instruction set. `reference.py` says what they compute.
 #pragma once
 
@@ -92,58 +92,6 @@ void ternarize_backward(const float* gradient, const float* ternary, const float
         ternary += inputs;
         weight_gradient += inputs;
     }
-}
-
-// Calls each(vectors, first, count) for panel after panel; the last may be shorter.
-template <class Each>
-MEDLOOP_INLINE void for_panels(std::size_t count, const Each& each) {
-    for (std::size_t first = 0; first < count; first += kPanel)
-        each(first, count - first < kPanel ? count - first : kPanel);
-}
-
-MEDLOOP_INLINE void load_panel(const float* source, std::size_t count, Floats (&panel)[kPieces]) {
-    if (count == kPanel) {
-        std::memcpy(panel, source, sizeof panel);
-        return;
-    }
-    float lanes[kPanel] = {};
-    std::memcpy(lanes, source, count * sizeof *source);
-    std::memcpy(panel, lanes, sizeof panel);
-}
-
-MEDLOOP_INLINE void store_panel(float* target, std::size_t count, const Floats (&panel)[kPieces]) {
-    if (count == kPanel) {
-        std::memcpy(target, panel, sizeof panel);
-        return;
-    }
-    float lanes[kPanel];
-    std::memcpy(lanes, panel, sizeof panel);
-    std::memcpy(target, lanes, count * sizeof *target);
-}
-
-void exact_gelu(const float* x, std::size_t count, float* y) {
-    for_panels(count, [&](std::size_t first, std::size_t lanes) MEDLOOP_INLINE_LAMBDA {
-        Floats values[kPieces];
-        load_panel(x + first, lanes, values);
-        gaussian_error_linear_units(values);
-        store_panel(y + first, lanes, values);
-    });
-}
-
-// d x Φ(x) / dx = Φ(x) + x φ(x)
-void exact_gelu_backward(const float* gradient, const float* x, std::size_t count, float* x_gradient) {
-    constexpr float kDensity = 0.39894228F;  // φ(0) = 1 / √2π
-    for_panels(count, [&](std::size_t first, std::size_t lanes) MEDLOOP_INLINE_LAMBDA {
-        Floats values[kPieces], slopes[kPieces], erf[kPieces];
-        load_panel(x + first, lanes, values);
-        load_panel(gradient + first, lanes, slopes);
-        error_functions(values, erf);
-        for (std::size_t piece = 0; piece < kPieces; ++piece) {
-            const Floats density = kDensity * exponential(-0.5F * values[piece] * values[piece]);
-            slopes[piece] *= multiply_add(values[piece], density, 0.5F * erf[piece] + 0.5F);
-        }
-        store_panel(x_gradient + first, lanes, slopes);
-    });
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ constexpr Variant variant_named(const char* name) {
     return Variant{
         name, quantize, matmul, linear, forward, multiply_codes<Finish::store>, Dot::integer_rounds,
         Dot::floating_rounds,
-        {fake_quantize, fake_quantize_backward, exact_gelu, exact_gelu_backward, ternarize, ternarize_backward}};
+        {fake_quantize, fake_quantize_backward, ternarize, ternarize_backward}};
 }
 
 }  // namespace
