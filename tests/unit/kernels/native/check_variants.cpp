@@ -172,10 +172,43 @@ void check_operations() {
     }
 }
 
+void check_training() {
+    const std::size_t shapes[][3] = {{1, 1, 1}, {7, 131, 17}, {13, 300, 33}, {49, 96, 16}, {0, 5, 0}};
+    for (const auto& [rows, inputs, outputs] : shapes) {
+        const Floats x = random_floats(rows * inputs, -3.0F, 3.0F);
+        const Floats gradient = random_floats(rows * inputs, -1.0F, 1.0F);
+        const Floats norm = random_floats(inputs, 0.5F, 1.5F);
+        const Floats weight = random_floats(outputs * inputs, -1.0F, 1.0F);
+        const Floats gain = random_floats(outputs, -1.0F, 1.0F);
+        const auto result_of = [&](const Training& training) {
+            Floats rounded(rows * inputs), inverse(rows), norm_gradient(inputs), ternary(outputs * inputs),
+                gained(outputs * inputs), gain_gradient(outputs);
+            training.fake_quantize(x.data(), norm.data(), rows, inputs, rounded.data(), inverse.data());
+            training.ternarize(weight.data(), gain.data(), outputs, inputs, ternary.data(), gained.data());
+            Floats x_gradient = gradient, weight_gradient = weight;  // each where the one it comes from is
+            training.fake_quantize_backward(x_gradient.data(), x.data(), inverse.data(), norm.data(), rows,
+                                            inputs, x_gradient.data(), norm_gradient.data());
+            training.ternarize_backward(weight_gradient.data(), ternary.data(), gain.data(), outputs, inputs,
+                                        weight_gradient.data(), gain_gradient.data());
+            Floats all;
+            for (const Floats* part : {&rounded, &inverse, &x_gradient, &norm_gradient, &ternary, &gained,
+                                       &weight_gradient, &gain_gradient})
+                all.insert(all.end(), part->begin(), part->end());
+            return all;
+        };
+        const Floats expected = result_of(generic_variant()->training);
+        for (const Variant* variant : variants())
+            require(std::memcmp(result_of(variant->training).data(), expected.data(),
+                                expected.size() * sizeof(float)) == 0,
+                    std::string(variant->name) + " gives generic's bits in training");
+    }
+}
+
 }  // namespace
 
 int main() {
     check_operations();
+    check_training();
     check_networks();
     std::printf("generic");
     for (const Variant* variant : variants()) std::printf(" %s", variant->name);
