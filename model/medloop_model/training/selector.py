@@ -24,6 +24,7 @@ from medloop_model.checkpoint import ModelPackage, load_teacher
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC, STRATEGIES
 from medloop_model.training.images import usual_bounds
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.strategies import article_plan, measured_plan
 
 
 class Cause(StrEnum):
@@ -252,10 +253,10 @@ def choose(
     classes = model.classes + (arrived if cause is Cause.NEW_CLASS else ())
     case = Situation(cause, model, classes, labels, bounds)
     if bounds.article:
-        plan = TrainingPlan.of_article(strategy, classes, seed)
+        plan = article_plan(strategy, classes, seed)
         reasons = [why, "The source article's rules are asked for, to the letter."]
     else:
-        plan = TrainingPlan.for_strategy(strategy, classes, seed, slides=model.slides)
+        plan = measured_plan(strategy, classes, seed, slides=model.slides)
         reasons = [why]
     for rule in RULES:
         if rule.applies(case, plan):

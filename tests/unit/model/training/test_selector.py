@@ -12,7 +12,6 @@ from medloop_model.checkpoint import ModelPackage, save_teacher
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_teacher
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC
-from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import (
     STRATEGY_OF,
     Bounds,
@@ -22,6 +21,7 @@ from medloop_model.training.selector import (
     Recalibration,
     choose,
 )
+from medloop_model.training.strategies import measured_plan
 from medloop_schemas import Diagnosis
 from medloop_services.event_aggregation.diagnosis import STRATEGIES
 
@@ -202,7 +202,7 @@ def test_nothing_that_applies_leaves_the_measured_plan() -> None:
     for cause, strategy in STRATEGY_OF.items():
         names = ("nodule",) if cause is Cause.NEW_CLASS else ()
         choice = choose(cause, MODEL, PLENTY, new_classes=names, seed=2)
-        assert choice.plan == TrainingPlan.for_strategy(strategy, (*TWO, *names), 2)
+        assert choice.plan == measured_plan(strategy, (*TWO, *names), 2)
 
 
 def test_causes_and_strategies_are_those_of_the_events() -> None:
