@@ -331,23 +331,40 @@ async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
         assert await committed_when_all_is(settings, name) == before + 100
 
 
-async def test_faust_ends_the_service_when_its_table_is_not_read_back_in_time(
-    settings: BusSettings, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin = FaustProcess.__init__
+def metric_of(port: int, line: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+        (found,) = [each for each in answer.read().decode().splitlines() if each.startswith(line)]
+    return float(found.split()[-1])
 
-    async def never(*_arguments: Any) -> None:
-        await asyncio.Event().wait()
+
+async def test_faust_begins_anew_when_its_table_is_not_read_back_in_time_and_counts_it(
+    settings: BusSettings, sender: Sender, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, build = FaustProcess.__init__, LoudRecovery._build_highwaters
+    asked: list[LoudRecovery] = []
+
+    async def never_at_first(recovery: LoudRecovery, *arguments: Any) -> None:
+        asked.append(recovery)
+        if recovery is asked[0]:
+            await asyncio.Event().wait()
+        await build(recovery, *arguments)
 
     def begin_impatiently(process: FaustProcess, *arguments: Any) -> None:
         begin(process, *arguments)
-        process._app.conf.broker_request_timeout = 2.5
+        if not asked:
+            process._app.conf.broker_request_timeout = 2.5
 
-    monkeypatch.setattr(LoudRecovery, "_build_highwaters", never)
+    monkeypatch.setattr(LoudRecovery, "_build_highwaters", never_at_first)
     monkeypatch.setattr(FaustProcess, "__init__", begin_impatiently)
-    process = ServiceProcess(FaustService(name, replace(tally.PROCESSOR, name=name)), settings)
-    async with asyncio.timeout(60):
-        assert await process.run() == 1
+    service = FaustService(name, replace(tally.PROCESSOR, name=name))
+    await sender.deliver(records([tally.image(name, i) for i in range(20)]))
+    async with running(service, settings) as port:
+        labels = await labels_when(settings, name, 20)
+        counted = await asyncio.to_thread(
+            metric_of, port, f'medloop_table_timeouts_total{{processor="{name}"}}'
+        )
+    assert counted == 1
+    assert {label.sequence for label in labels} == set(range(20))
 
 
 async def test_two_replicas_share_the_keys_and_take_over(
