@@ -6,9 +6,10 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from medloop_schemas import (
     decode,
     topic_of,
 )
+from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.broker import free_port
+from medloop_services.bus.context import Context
 from medloop_services.bus.dead_letters import list_dead_letters, replay_dead_letters, show_dead_letter
 from medloop_services.bus.faust_recovery import LoudRecovery
 from medloop_services.bus.faust_runner import FaustProcess
@@ -36,6 +39,8 @@ from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import changelog_topic, consumer_group, state_topic
+from medloop_services.federation import app as federation
+from medloop_services.publisher import app as publisher
 from topic_reader import compacted, partitions, read_topic
 
 pytestmark = pytest.mark.integration
@@ -86,7 +91,7 @@ def health_of(port: int) -> tuple[int, dict[str, Any]]:
 async def running(service: AnyService, settings: BusSettings) -> AsyncIterator[int]:
     """Run a service in this event loop until the block ends; yields its health port once it is ready."""
     port = free_port()
-    process = ServiceProcess(service, settings.model_copy(update={"health_port": port}))
+    process = ServiceProcess(service.name, lambda: service, settings.model_copy(update={"health_port": port}))
     work = asyncio.create_task(process.run())
     async with asyncio.timeout(60):
         while (await asyncio.to_thread(health_of, port))[0] != 200:
@@ -230,6 +235,32 @@ async def test_a_transient_error_holds_the_order_and_is_told(
     assert not await _letters(settings, name)
 
 
+@pytest.mark.parametrize("build", [federation.build, publisher.build], ids=["federation", "publisher"])
+async def test_a_service_whose_store_is_away_when_it_starts_waits_and_says_so(
+    settings: BusSettings, build: Callable[[Context], Service], tmp_path: Path
+) -> None:
+    mount = tmp_path / "mount"
+    mount.touch()  # where the store is to be, there is no folder yet
+    context = Context(ArtifactStore(str(mount / "artifacts"), cache=tmp_path / "cache"))
+    port = free_port()
+    process = ServiceProcess(
+        "away", lambda: build(context), settings.model_copy(update={"health_port": port}), context.health
+    )
+    work = asyncio.create_task(process.run())
+    async with asyncio.timeout(60):
+        while "can't be reached" not in str((answer := await asyncio.to_thread(health_of, port))[1]):
+            assert not work.done(), work.result()
+            await asyncio.sleep(0.05)
+        assert answer[0] == 503
+        mount.unlink()
+        mount.mkdir()
+        while (await asyncio.to_thread(health_of, port))[0] != 200:
+            assert not work.done(), work.result()
+            await asyncio.sleep(0.1)
+    process.stop()
+    assert await work == 0
+
+
 async def test_a_follower_has_read_everything_before_the_first_event(
     settings: BusSettings, sender: Sender, name: str
 ) -> None:
@@ -257,7 +288,8 @@ async def test_a_follower_has_read_everything_before_the_first_event(
 async def test_errors_in_a_row_stop_the_service_loudly(
     settings: BusSettings, sender: Sender, name: str
 ) -> None:
-    process = ServiceProcess(tallying(name), settings.model_copy(update={"unhandled_limit": 3}))
+    impatient = settings.model_copy(update={"unhandled_limit": 3})
+    process = ServiceProcess(name, lambda: tallying(name), impatient)
     await sender.deliver(records([tally.image(name, i, study="bug") for i in range(3)]))
     async with asyncio.timeout(60):
         assert await process.run() == 1
@@ -277,7 +309,7 @@ async def test_faust_finds_its_changelog_there_and_an_agent_that_fails_is_loud(
         await handle(process, event)
 
     monkeypatch.setattr(FaustProcess, "_handle", handle_first)
-    process = ServiceProcess(service, settings)
+    process = ServiceProcess(name, lambda: service, settings)
     await sender.deliver(records([tally.image(name, i) for i in range(2)]))
     async with asyncio.timeout(60):
         assert await process.run() == 1
@@ -413,4 +445,4 @@ def test_a_taken_health_port_is_said(settings: BusSettings, broker: Any) -> None
 
     taken = settings.model_copy(update={"health_port": broker.port})
     with pytest.raises(ConfigurationError, match="MEDLOOP_HEALTH_PORT"):
-        asyncio.run(ServiceProcess(tallying("taken"), taken).run())
+        asyncio.run(ServiceProcess("taken", lambda: tallying("taken"), taken).run())
