@@ -121,7 +121,7 @@ def test_under_a_new_policy_old_labels_do_not_judge(home: tuple[Path, Path]) -> 
     swapped = replace(shades(240, 4), labels=1 - shades(240, 4).labels)
     candidate = auto_tuning_pipeline(report(Cause.CONCEPT_DRIFT, new=swapped), *home, SETTINGS)
     assert candidate.evidence.validation.old is None
-    assert any("keeps to the old policy" in reason for reason in candidate.choice.reasons)
+    assert any("keeps to the old policy" in reason.sentence for reason in candidate.choice.reasons)
 
 
 def test_nothing_is_done_about_a_broken_device(home: tuple[Path, Path]) -> None:
