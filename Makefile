@@ -26,7 +26,7 @@ SCENARIO ?= data-drift
 
 .PHONY: help
 help: ## Print this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 # --- set-up ---------------------------------------------------------------------------------------------
 
@@ -116,9 +116,9 @@ docs-learn: bench-peers ## Measure learning beside its peers; write docs/learnin
 tune-peers: bench-peers ## Choose the settings of learning's peers on validation images again
 	$(BIN)/python benchmarks/learn/tune_peers.py
 
-.PHONY: bench-step
-bench-step: setup ## What one optimiser step takes and holds: all layers, shallow ones, the head alone
-	$(BIN)/python benchmarks/learn/measure_step.py
+.PHONY: bench-optimiser-step
+bench-optimiser-step: setup ## What one optimiser step takes and holds: all layers, shallow ones, the head alone
+	$(BIN)/python benchmarks/learn/measure_optimiser_step.py
 
 .PHONY: bench-tuning
 bench-tuning: setup ## What a search for hyperparameters gains and costs

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import step_cost
+import cost_beside_avalanche
 import ten_drifts
 from drifts import JOURNEY, QUICK, STEP_COST, USUAL_HELD_OUT, every_drift
 from jobs import Job, Journal, missing, over_processes, run_job
@@ -66,7 +66,7 @@ def main() -> None:
         run_journeys(learning, seeds, data, journal, arguments.workers)
     if STEP_COST in names and not any(row["drift"] == STEP_COST for row in journal.rows()):
         # Alone on the machine.
-        over_processes(STEP_COST, step_cost.measure, [(data, journal)], 1)
+        over_processes(STEP_COST, cost_beside_avalanche.measure, [(data, journal)], 1)
     wanted = (row for row in journal.rows() if row["drift"] in names and row["seed"] in seeds)
     outcomes = Outcomes([row for row in wanted if row["drift"] == STEP_COST or row["method"] in methods])
     report(outcomes, judged(outcomes), as_json=arguments.json)

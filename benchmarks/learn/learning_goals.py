@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cost_beside_avalanche import STEP
 from medloop_services.replay.settings import ScenarioName
 from methods import AVALANCHE_EWC, MEDLOOP
 from outcomes import Outcomes
-from step_cost import STEP
 
 GAP_AFTER_128, GAP_AFTER_512 = 0.80, 0.95
 """At least: share of the gap to the oracle closed under data drift."""

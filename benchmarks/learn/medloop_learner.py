@@ -10,6 +10,7 @@ from adapting import Method, Observe
 from medloop_model.checkpoint import load_teacher
 from medloop_model.training.batch import Batch
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.strategies import measured_plan
 from medloop_model.training.streaming import StreamingLearner
 from medloop_services.replay.split import Split
 from problem import Problem
@@ -55,7 +56,7 @@ def _labelled(split: Split, name: str, domains: tuple[str, ...] = ()) -> Batch:
 
 def _teacher_and_plan(problem: Problem, changes: dict[str, Any]) -> tuple[Any, TrainingPlan]:
     """Choose as the online learner's trainer does."""
-    plan = TrainingPlan.for_strategy(problem.strategy, problem.classes, problem.seed, slides=problem.slides)
+    plan = measured_plan(problem.strategy, problem.classes, problem.seed, slides=problem.slides)
     plan = replace(plan, **changes)
     if not problem.package.fisher:
         plan = replace(plan, ewc_lambda=0.0)

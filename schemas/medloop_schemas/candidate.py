@@ -37,6 +37,10 @@ class CandidateTrained(Event):
     loss_first: float = Field(ge=0, description="mean loss of the first updates")
     loss_last: float = Field(ge=0, description="mean loss of the last updates")
     why: tuple[str, ...] = Field(default=(), description="it was trained as it was, one sentence a reason")
+    why_codes: tuple[str, ...] = Field(
+        default=(),
+        description="of those reasons, in their order; a code keeps its meaning, more may come",
+    )
     federated: str = Field(
         default="",
         description="what the site's federation made of it, one sentence; empty where there is none",

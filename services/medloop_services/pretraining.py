@@ -11,12 +11,13 @@ import numpy as np
 from medloop_model.architecture import Architecture, ward
 from medloop_model.checkpoint import ModelPackage, save_package, save_teacher
 from medloop_model.engine import Engine
+from medloop_model.statistics import softmax
 from medloop_model.statistics.reference import measure_reference
 from medloop_model.training.export import network_from
 from medloop_model.training.pretraining import PretrainSettings, predict, pretrain, stage_files
 
 from medloop_services.replay.split import Split
-from medloop_services.report.evaluation import Evaluation, evaluate, score, softmax
+from medloop_services.report.evaluation import Evaluation, evaluate, score
 from medloop_services.ternary import Ternary
 
 Progress = Callable[[str, int, int, float], None]

@@ -30,7 +30,7 @@ from medloop_services.bus.settings import BusSettings
 from medloop_services.loop import InProcessLoop, services
 from medloop_services.stack import SERVICES
 from player import player
-from recorded_loop import PAIRED, Identity, context, identity, played, record, settings_for, store_in
+from recorded_loop import PAIRED, Identity, context, identity, played, record, settings_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -109,7 +109,7 @@ async def test_a_killed_service_goes_on_as_if_nothing_had_been(
 ) -> None:
     site = SITES[round_number]
     service = next(each for each in services(context(folder, SITES)) if each.name == killable.name)
-    events = played(recording, service, site, EVENTS, store_in(folder))
+    events = played(recording, service, site, EVENTS, folder)
     assert len(events) >= EVENTS
     given = {identity(event) for event in events}
     kill_at = random.Random(f"{killable.name}/{round_number}").randint(len(events) // 5, 4 * len(events) // 5)

@@ -6,9 +6,10 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from medloop_schemas import (
     decode,
     topic_of,
 )
+from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.broker import free_port
+from medloop_services.bus.context import Context
 from medloop_services.bus.dead_letters import list_dead_letters, replay_dead_letters, show_dead_letter
 from medloop_services.bus.faust_recovery import LoudRecovery
 from medloop_services.bus.faust_runner import FaustProcess
@@ -36,6 +39,8 @@ from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 from medloop_services.bus.state_record import from_records
 from medloop_services.bus.topic_names import changelog_topic, consumer_group, state_topic
+from medloop_services.federation import app as federation
+from medloop_services.publisher import app as publisher
 from topic_reader import compacted, partitions, read_topic
 
 pytestmark = pytest.mark.integration
@@ -86,7 +91,7 @@ def health_of(port: int) -> tuple[int, dict[str, Any]]:
 async def running(service: AnyService, settings: BusSettings) -> AsyncIterator[int]:
     """Run a service in this event loop until the block ends; yields its health port once it is ready."""
     port = free_port()
-    process = ServiceProcess(service, settings.model_copy(update={"health_port": port}))
+    process = ServiceProcess(service.name, lambda: service, settings.model_copy(update={"health_port": port}))
     work = asyncio.create_task(process.run())
     async with asyncio.timeout(60):
         while (await asyncio.to_thread(health_of, port))[0] != 200:
@@ -230,6 +235,32 @@ async def test_a_transient_error_holds_the_order_and_is_told(
     assert not await _letters(settings, name)
 
 
+@pytest.mark.parametrize("build", [federation.build, publisher.build], ids=["federation", "publisher"])
+async def test_a_service_whose_store_is_away_when_it_starts_waits_and_says_so(
+    settings: BusSettings, build: Callable[[Context], Service], tmp_path: Path
+) -> None:
+    mount = tmp_path / "mount"
+    mount.touch()  # where the store is to be, there is no folder yet
+    context = Context(ArtifactStore(str(mount / "artifacts"), cache=tmp_path / "cache"))
+    port = free_port()
+    process = ServiceProcess(
+        "away", lambda: build(context), settings.model_copy(update={"health_port": port}), context.health
+    )
+    work = asyncio.create_task(process.run())
+    async with asyncio.timeout(60):
+        while "can't be reached" not in str((answer := await asyncio.to_thread(health_of, port))[1]):
+            assert not work.done(), work.result()
+            await asyncio.sleep(0.05)
+        assert answer[0] == 503
+        mount.unlink()
+        mount.mkdir()
+        while (await asyncio.to_thread(health_of, port))[0] != 200:
+            assert not work.done(), work.result()
+            await asyncio.sleep(0.1)
+    process.stop()
+    assert await work == 0
+
+
 async def test_a_follower_has_read_everything_before_the_first_event(
     settings: BusSettings, sender: Sender, name: str
 ) -> None:
@@ -257,7 +288,8 @@ async def test_a_follower_has_read_everything_before_the_first_event(
 async def test_errors_in_a_row_stop_the_service_loudly(
     settings: BusSettings, sender: Sender, name: str
 ) -> None:
-    process = ServiceProcess(tallying(name), settings.model_copy(update={"unhandled_limit": 3}))
+    impatient = settings.model_copy(update={"unhandled_limit": 3})
+    process = ServiceProcess(name, lambda: tallying(name), impatient)
     await sender.deliver(records([tally.image(name, i, study="bug") for i in range(3)]))
     async with asyncio.timeout(60):
         assert await process.run() == 1
@@ -277,7 +309,7 @@ async def test_faust_finds_its_changelog_there_and_an_agent_that_fails_is_loud(
         await handle(process, event)
 
     monkeypatch.setattr(FaustProcess, "_handle", handle_first)
-    process = ServiceProcess(service, settings)
+    process = ServiceProcess(name, lambda: service, settings)
     await sender.deliver(records([tally.image(name, i) for i in range(2)]))
     async with asyncio.timeout(60):
         assert await process.run() == 1
@@ -331,23 +363,40 @@ async def test_faust_goes_on_committing_when_it_has_committed_during_a_lookup(
         assert await committed_when_all_is(settings, name) == before + 100
 
 
-async def test_faust_ends_the_service_when_its_table_is_not_read_back_in_time(
-    settings: BusSettings, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin = FaustProcess.__init__
+def metric_of(port: int, line: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+        (found,) = [each for each in answer.read().decode().splitlines() if each.startswith(line)]
+    return float(found.split()[-1])
 
-    async def never(*_arguments: Any) -> None:
-        await asyncio.Event().wait()
+
+async def test_faust_begins_anew_when_its_table_is_not_read_back_in_time_and_counts_it(
+    settings: BusSettings, sender: Sender, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, build = FaustProcess.__init__, LoudRecovery._build_highwaters
+    asked: list[LoudRecovery] = []
+
+    async def never_at_first(recovery: LoudRecovery, *arguments: Any) -> None:
+        asked.append(recovery)
+        if recovery is asked[0]:
+            await asyncio.Event().wait()
+        await build(recovery, *arguments)
 
     def begin_impatiently(process: FaustProcess, *arguments: Any) -> None:
         begin(process, *arguments)
-        process._app.conf.broker_request_timeout = 2.5
+        if not asked:
+            process._app.conf.broker_request_timeout = 2.5
 
-    monkeypatch.setattr(LoudRecovery, "_build_highwaters", never)
+    monkeypatch.setattr(LoudRecovery, "_build_highwaters", never_at_first)
     monkeypatch.setattr(FaustProcess, "__init__", begin_impatiently)
-    process = ServiceProcess(FaustService(name, replace(tally.PROCESSOR, name=name)), settings)
-    async with asyncio.timeout(60):
-        assert await process.run() == 1
+    service = FaustService(name, replace(tally.PROCESSOR, name=name))
+    await sender.deliver(records([tally.image(name, i) for i in range(20)]))
+    async with running(service, settings) as port:
+        labels = await labels_when(settings, name, 20)
+        counted = await asyncio.to_thread(
+            metric_of, port, f'medloop_table_timeouts_total{{processor="{name}"}}'
+        )
+    assert counted == 1
+    assert {label.sequence for label in labels} == set(range(20))
 
 
 async def test_two_replicas_share_the_keys_and_take_over(
@@ -396,4 +445,4 @@ def test_a_taken_health_port_is_said(settings: BusSettings, broker: Any) -> None
 
     taken = settings.model_copy(update={"health_port": broker.port})
     with pytest.raises(ConfigurationError, match="MEDLOOP_HEALTH_PORT"):
-        asyncio.run(ServiceProcess(tallying("taken"), taken).run())
+        asyncio.run(ServiceProcess("taken", lambda: tallying("taken"), taken).run())

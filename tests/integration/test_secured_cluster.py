@@ -113,7 +113,7 @@ async def test_a_service_does_its_work_behind_a_password(
     secured: BusSettings, build: Callable[[str], Service | FaustService]
 ) -> None:
     name = f"secured-{build.__name__}-{secured.kafka_security.lower()}".replace("_", "-")
-    process = ServiceProcess(build(name), secured)
+    process = ServiceProcess(name, lambda: build(name), secured)
     work = asyncio.create_task(process.run())
     sender = Sender(secured, Health(), "test")
     images = [tally.image(name, sequence) for sequence in range(5)]

@@ -15,7 +15,7 @@ from medloop_model.checkpoint import ModelPackage, load_package
 from medloop_model.federation.compression import compress
 from medloop_model.federation.signature import public_half, sign
 from medloop_model.federation.update import difference
-from medloop_schemas import Event, RoundClosed, UpdateSubmitted
+from medloop_schemas import RoundClosed, UpdateSubmitted
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.processor import KeyedProcessor
 from medloop_services.participation import Adapted, Participation
@@ -33,6 +33,11 @@ def key_of(site: str) -> Ed25519PrivateKey:
 def public_keys(sites: Iterable[str]) -> str:
     """As MEDLOOP_FEDERATION_SITES wants them."""
     return ",".join(f"{site}={public_half(key_of(site))}" for site in sites)
+
+
+def signed(update: UpdateSubmitted) -> UpdateSubmitted:
+    """Return an update as its site signs it."""
+    return update.model_copy(update={"signature": sign(update.signed_content, key_of(update.site_id))})
 
 
 @dataclass
@@ -93,11 +98,11 @@ def members_of(federation: str) -> list[str]:
 
 def federated(
     processor: KeyedProcessor[Any], federation: str, count: int, store: ArtifactStore
-) -> list[Event]:
+) -> list[UpdateSubmitted]:
     """Return so many updates of a federation: a site goes on from what the rounds before have merged."""
     wards = [ward_of(site, store, federation) for site in members_of(federation)]
     state = processor.initial(federation)
-    sent: list[Event] = []
+    sent: list[UpdateSubmitted] = []
     while len(sent) < count:
         number = len(sent) // REPEATED
         ward = wards[number % MEMBERS]

@@ -34,6 +34,10 @@ class Killable:
             "MEDLOOP_REPLICA": f"{name}-0",
             "MEDLOOP_SESSION_TIMEOUT_MS": "2000",
             "MEDLOOP_BATCH_WAIT_MS": "20",
+            "MEDLOOP_GATHER_MS": "20",
+            # It is started in every round: what one start has compiled the next ones find.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
             **more,
         }
         self.start()

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorError
+from aiokafka.structs import OffsetAndMetadata
 from killable_service import RELEASES, Killable
 from medloop_schemas import Event, decode, topic_of
 from medloop_services.bus.health import Health
@@ -38,6 +39,7 @@ class Player:
     admin: AIOKafkaAdminClient
     reader: AIOKafkaConsumer
     since_ms: int
+    coordinators: dict[str, int] = field(default_factory=dict)
 
     async def play(self, events: Sequence[Event], kill_at: int) -> None:
         """Send events; kill the service, beside the sending, when so many have been sent."""
@@ -74,12 +76,20 @@ class Player:
             places = [place for kind in processor.inputs for place in partitions(topic_of(kind).name)]
             ends = await self.reader.end_offsets(places)
             try:
-                done = await self.admin.list_consumer_group_offsets(consumer_group(processor.name))
+                done = await self._offsets_of(consumer_group(processor.name))
             except (GroupCoordinatorNotAvailableError, NotCoordinatorError):
                 return False  # a new broker's first group has none for a moment
             if any(end and (place not in done or done[place].offset < end) for place, end in ends.items()):
                 return False
         return True
+
+    async def _offsets_of(self, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+        if group not in self.coordinators:
+            self.coordinators[group] = await self.admin.find_coordinator(group)
+        offsets: dict[TopicPartition, OffsetAndMetadata] = await self.admin.list_consumer_group_offsets(
+            group, group_coordinator_id=self.coordinators[group]
+        )
+        return offsets
 
     async def _followed(self) -> bool:
         if not self.service.followers:
@@ -121,7 +131,10 @@ class Player:
 async def player(killable: Killable, service: Service) -> AsyncIterator[Player]:
     sender = Sender(killable.settings, Health(), "recording")
     admin = AIOKafkaAdminClient(bootstrap_servers=killable.settings.kafka)
-    reader = AIOKafkaConsumer(bootstrap_servers=killable.settings.kafka, enable_auto_commit=False)
+    # A topic's end is waited at for this long before the next topic can be read.
+    reader = AIOKafkaConsumer(
+        bootstrap_servers=killable.settings.kafka, enable_auto_commit=False, fetch_max_wait_ms=20
+    )
     await admin.start()
     await reader.start()
     try:

@@ -8,15 +8,18 @@ must not depend on it (feature_stats, and the learner's pairing) a stretch is lo
 Pairing hands on examples in an order that differs from run to run, so the learner is taught at one site, in
 the recorded order, while pairing works for another.
 
-Of a federation nothing is recorded: its sites send updates of their own, see `federated_sites.py`.
+Of a federation the loop makes nothing: its sites send updates of their own (`federated_sites.py`), and those
+are recorded once too. No weight depends on a site's name, so under other names they are merged alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
-from federated_sites import QUORUM, federated, members_of, public_keys
+from federated_sites import QUORUM, federated, members_of, public_keys, signed
 from medloop_model import pretrained
 from medloop_schemas import (
     AdaptationRequested,
@@ -26,10 +29,12 @@ from medloop_schemas import (
     LabelConfirmed,
     PredictionMade,
     ReleaseChanged,
+    UpdateSubmitted,
 )
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
 from medloop_services.bus.processor import KeyedProcessor, Service
+from medloop_services.federation import app as federation
 from medloop_services.loop import InProcessLoop, services
 from medloop_services.replay.dataset import draw_dataset
 from medloop_services.replay.scenario import build_scenario
@@ -68,6 +73,8 @@ SETTINGS = {
 RARE = (AdaptationRequested, CandidateTrained, ReleaseChanged)
 """Decisions: what comes before one and what comes after it must not change places."""
 PAIRING_INPUTS = (ImageAcquired, PredictionMade, LabelConfirmed)
+
+Recorded = TypeVar("Recorded", bound=Event)
 
 Identity = tuple[str, str, str]
 """Event type, key, event id: image ids, and so event ids, are the same in every round."""
@@ -112,19 +119,23 @@ def record(folder: Path, events: int) -> list[Event]:
     return recorded
 
 
-def moved(event: Event, site: str) -> Event:
+def moved(event: Recorded, site: str) -> Recorded:
     """Return the same event as of another site and its devices."""
     return type(event).model_validate_json(event.model_dump_json().replace(RECORDED_SITE, site))
 
 
-def played(
-    recording: Sequence[Event], service: Service, site: str, count: int, store: ArtifactStore
-) -> list[Event]:
+@cache
+def recorded_updates(folder: Path, count: int) -> list[UpdateSubmitted]:
+    """Return so many updates of a federation, made once: each is a file, and goes on from a merge."""
+    (processor,) = federation.build(context(folder, [RECORDED_SITE])).processors
+    assert isinstance(processor, KeyedProcessor)
+    return federated(processor, RECORDED_SITE, count, store_in(folder))
+
+
+def played(recording: Sequence[Event], service: Service, site: str, count: int, folder: Path) -> list[Event]:
     """Return a service's inputs as of a site, in the recorded order, at most about a count."""
     if service.name == "federation":
-        (processor,) = service.processors
-        assert isinstance(processor, KeyedProcessor)
-        return federated(processor, site, count, store)
+        return [signed(moved(update, site)) for update in recorded_updates(folder, count)]
     inputs = {kind for processor in service.processors for kind in processor.inputs}
     inputs |= {follower.event for follower in service.followers}
     if service.name == "publisher":

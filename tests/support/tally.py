@@ -88,7 +88,7 @@ def main() -> int:
     settings = load_settings(BusSettings)
     configure_logs("tally", settings.log_level)
     try:
-        return run_service(Service("tally", (PROCESSOR,)), settings)
+        return run_service("tally", lambda: Service("tally", (PROCESSOR,)), settings)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2

@@ -201,7 +201,7 @@ def auto_tuning_pipeline(
     elif choice.recalibration is not None:
         candidate = task.moved(choice, choice.recalibration)
     else:
-        verdict = Verdict(passed=False, reason=choice.reasons[-1])
+        verdict = Verdict(passed=False, reason=choice.reasons[-1].sentence)
         candidate = Candidate(monitoring_report.cause, choice, None, verdict, Evidence())
     evidence = replace(candidate.evidence, seconds=clock() - started)
     return replace(candidate, evidence=evidence)
@@ -382,7 +382,12 @@ class _Task:
                 Engine(package), self.report.new.images, self.report.new.labels, self.settings.seed, studies
             )
             package = replace(package, reference=reference.to_tensors())
-        about = {"diagnosis": self.report.cause.value, "examples": now, "why": choice.reasons}
+        about = {
+            "diagnosis": self.report.cause.value,
+            "examples": now,
+            "why": [reason.sentence for reason in choice.reasons],
+            "why_codes": [reason.code for reason in choice.reasons],
+        }
         return Candidate(
             self.report.cause,
             choice,

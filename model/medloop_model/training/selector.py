@@ -24,6 +24,8 @@ from medloop_model.checkpoint import ModelPackage, load_teacher
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC, STRATEGIES
 from medloop_model.training.images import usual_bounds
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.reason import Reason
+from medloop_model.training.strategies import article_plan, measured_plan
 
 
 class Cause(StrEnum):
@@ -129,12 +131,12 @@ class Choice:
     """What to do, and why: a plan, a recalibration, or neither.
 
     Args:
-        reasons: sentences, the cause's first.
+        reasons: the cause's first, whose code is the cause.
         plan: how to train.
         recalibration: what to set right instead.
     """
 
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     plan: TrainingPlan | None = None
     recalibration: Recalibration | None = None
 
@@ -162,54 +164,79 @@ class Rule:
     Args:
         applies: to a situation and the plan as it stands.
         change: the plan's fields that take other values.
-        reason: a sentence.
+        reason: why.
     """
 
     applies: Callable[[Situation, TrainingPlan], bool]
     change: Callable[[Situation], dict[str, Any]]
-    reason: str
+    reason: Reason
 
 
 RULES = (
     Rule(
         lambda case, plan: plan.ewc_lambda > 0 and not case.model.fisher,
         lambda case: {"ewc_lambda": 0.0},
-        "The model carries no Fisher information: nothing says which weights matter, so there is no EWC.",
+        Reason(
+            "no-fisher",
+            "The model carries no Fisher information: nothing says which weights matter, so there is no EWC.",
+        ),
     ),
     Rule(
         lambda case, plan: plan.alpha < 1 and case.model.teacher_classes is None,
         lambda case: {"alpha": 1.0},
-        "The model has no teacher: the labels have full weight.",
+        Reason(
+            "no-teacher",
+            "The model has no teacher: the labels have full weight.",
+        ),
     ),
     Rule(
         lambda case, plan: plan.alpha < 1 and case.model.teacher_classes != case.classes,
         lambda case: {"alpha": 1.0},
-        "The teacher knows other classes and can't say how likely these are: the labels have full weight.",
+        Reason(
+            "teacher-of-other-classes",
+            "The teacher knows other classes and can't say how likely these are: "
+            "the labels have full weight.",
+        ),
     ),
     Rule(
         lambda case, plan: case.labels.old == 0 and plan.retention > 0,
         lambda case: {"retention": 0.0},
-        "There are no labelled images from before the change: none can be rehearsed.",
+        Reason(
+            "no-old-images",
+            "There are no labelled images from before the change: none can be rehearsed.",
+        ),
     ),
     Rule(
         lambda case, plan: plan.restyled > 0 and case.labels.old == 0,
         lambda case: {"restyled": 0, "first_steps": 0},
-        "Without old images there are none to show as the new scanner would.",
+        Reason(
+            "nothing-to-restyle",
+            "Without old images there are none to show as the new scanner would.",
+        ),
     ),
     Rule(
         lambda case, plan: plan.transplanted > 0 and case.labels.old == 0,
         lambda case: {"transplanted": 0},
-        "Without old cells there are none to transplant.",
+        Reason(
+            "nothing-to-transplant",
+            "Without old cells there are none to transplant.",
+        ),
     ),
     Rule(
         lambda case, plan: plan.discriminant_images > 0,
         lambda case: {},
-        "A few dozen labelled cells place a head badly by gradient steps: it is fitted in closed form.",
+        Reason(
+            "closed-form-head",
+            "A few dozen labelled cells place a head badly by gradient steps: it is fitted in closed form.",
+        ),
     ),
     Rule(
         lambda case, plan: plan.rehearsal_steps > case.bounds.rehearsal_steps,
         lambda case: {"rehearsal_steps": case.bounds.rehearsal_steps},
-        "The bounds allow fewer steps a mini-batch than were measured to be best.",
+        Reason(
+            "fewer-steps",
+            "The bounds allow fewer steps a mini-batch than were measured to be best.",
+        ),
     ),
 )
 
@@ -234,28 +261,30 @@ def choose(
         seed: of the plan.
     """
     bounds = bounds or Bounds()
-    why = WHY[cause]
+    why = Reason(cause.value, WHY[cause])
     if cause is Cause.SENSOR_FAULT:
         return Choice((why,))
     if cause is Cause.PRIOR_SHIFT:
         return _recalibrated(why, labels)
     strategy = STRATEGY_OF[cause]
     if strategy not in bounds.strategies:
-        return Choice((why, f"The bounds do not allow {strategy}: nothing is trained."))
+        forbidden = f"The bounds do not allow {strategy}: nothing is trained."
+        return Choice((why, Reason("strategy-not-allowed", forbidden)))
     needed = max(bounds.fewest_labels, 1)
     if labels.new < needed:
         waiting = f"{labels.new} labelled images since the change are too few: {needed} are needed."
-        return Choice((why, waiting))
+        return Choice((why, Reason("too-few-labels", waiting)))
     arrived = tuple(name for name in new_classes if name not in model.classes)
     if cause is Cause.NEW_CLASS and not arrived:
-        return Choice((why, "No class is named that the model lacks: there is nothing to expand."))
+        known = "No class is named that the model lacks: there is nothing to expand."
+        return Choice((why, Reason("no-new-class", known)))
     classes = model.classes + (arrived if cause is Cause.NEW_CLASS else ())
     case = Situation(cause, model, classes, labels, bounds)
     if bounds.article:
-        plan = TrainingPlan.of_article(strategy, classes, seed)
-        reasons = [why, "The source article's rules are asked for, to the letter."]
+        plan = article_plan(strategy, classes, seed)
+        reasons = [why, Reason("article", "The source article's rules are asked for, to the letter.")]
     else:
-        plan = TrainingPlan.for_strategy(strategy, classes, seed, slides=model.slides)
+        plan = measured_plan(strategy, classes, seed, slides=model.slides)
         reasons = [why]
     for rule in RULES:
         if rule.applies(case, plan):
@@ -264,11 +293,14 @@ def choose(
     return Choice(tuple(reasons), plan)
 
 
-def _recalibrated(why: str, labels: Labels) -> Choice:
+def _recalibrated(why: Reason, labels: Labels) -> Choice:
     known = labels.new + labels.old > 0
     said = (
-        "Labels are at hand: a temperature is fitted first, since priors are estimated from answers."
+        Reason(
+            "temperature-fitted",
+            "Labels are at hand: a temperature is fitted first, since priors are estimated from answers.",
+        )
         if known
-        else "There are no labels: the answers are taken to be calibrated."
+        else Reason("no-labels", "There are no labels: the answers are taken to be calibrated.")
     )
     return Choice((why, said), recalibration=Recalibration(temperature=known))

@@ -39,6 +39,7 @@ TOLD: Mapping[type[Event], tuple[str, ...]] = {
         "loss_first",
         "loss_last",
         "why",
+        "why_codes",
         "federated",
     ),
     ReleaseChanged: (

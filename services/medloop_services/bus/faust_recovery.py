@@ -1,4 +1,4 @@
-"""Faust's reading back of tables as medloop makes it: what takes too long ends the service, and is said."""
+"""Faust's reading back of tables as medloop makes it: what takes too long is said, and no order to stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from faust.tables import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
 from mode.services import WaitArgT
 from mode.utils.times import Seconds
+
+
+class TableNotReadBack(TimeoutError):
+    """The broker has not answered in time while a table was read back; to begin anew may mend it."""
 
 
 class LoudRecovery(Recovery):
@@ -21,7 +25,7 @@ class LoudRecovery(Recovery):
         except ServiceStopped:
             if self.should_stop:
                 raise
-            raise TimeoutError(
+            raise TableNotReadBack(
                 f"the table was not read back: the broker took more than {timeout} s"
             ) from None
 

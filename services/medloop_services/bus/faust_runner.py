@@ -14,6 +14,7 @@ from medloop_schemas import InvalidEvent, TransientError, topic_of
 from medloop_services.bus.batch import KeyedBatch, Strikes, TooManyErrors
 from medloop_services.bus.cache import cache_directory
 from medloop_services.bus.faust_application import FaustApplication, credentials
+from medloop_services.bus.faust_recovery import TableNotReadBack
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
 from medloop_services.bus.metrics import Metrics
@@ -82,6 +83,7 @@ class FaustProcess:
         """Run until `stop` is set.
 
         Raises:
+            TableNotReadBack: the broker took too long.
             TooManyErrors: unexpected errors came one after the other.
             Exception: whatever else the agent failed with, which a restart may mend.
         """
@@ -182,8 +184,13 @@ async def run_with_faust(
     *,
     stop: asyncio.Event,
 ) -> None:
-    """Run a Faust service until `stop` is set; its topics exist already."""
+    """Run a Faust service until `stop` is set, anew when its table is not read back; its topics exist."""
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.ERROR)
     health.clear("start")
-    await FaustProcess(service, settings, health, metrics, source).run(stop)
+    while not stop.is_set():
+        try:
+            await FaustProcess(service, settings, health, metrics, source).run(stop)
+        except TableNotReadBack as error:
+            metrics.table_timeouts.labels(service.name).inc()
+            log.warning("beginning anew", processor=service.name, reason=str(error))

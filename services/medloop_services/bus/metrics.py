@@ -21,6 +21,9 @@ class Metrics:
         self.outputs = self._counter("outputs", "events sent", "processor", "topic")
         self.dead_letters = self._counter("dead_letters", "events that can't be handled", "processor", "code")
         self.retries = self._counter("retries", "waits after a transient error", "processor")
+        self.table_timeouts = self._counter(
+            "table_timeouts", "times that a table was not read back in time and Faust began anew", "processor"
+        )
         self.followed = self._counter("followed", "events of followed topics applied", "topic")
         self.degraded = Gauge(
             "medloop_degraded", "things that are less than they should be", registry=self.registry

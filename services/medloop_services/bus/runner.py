@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
-from medloop_schemas import ConfigurationError
+from medloop_schemas import ConfigurationError, TransientError
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.connection import tls_context
@@ -57,36 +57,46 @@ def run_service_named(name: str) -> int:
         settings = load_settings(BusSettings)
         configure_logs(name, settings.log_level)
         context = Context(ArtifactStore(settings.artifacts))
-        return run_service(_registered(name)(context), settings, context.health)
+        registered = _registered(name)
+        return run_service(name, lambda: registered(context), settings, context.health)
     except ConfigurationError as error:
         print(f"medloop service {name}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
 
 
-def run_service(service: AnyService, settings: BusSettings, health: Health | None = None) -> int:
+def run_service(
+    name: str, build: Callable[[], AnyService], settings: BusSettings, health: Health | None = None
+) -> int:
     """Run a service until SIGTERM or Ctrl-C; return the process's exit status.
 
     Args:
-        service: what to run.
+        name: the service's.
+        build: returns what to run; called again while what it needs is away (TransientError).
         settings: the bus's.
-        health: of the context that the service was built from, if it says anything there.
+        health: of the context that the service is built from, if it says anything there.
 
     Raises:
         ConfigurationError: a setting is wrong, or doesn't fit the cluster.
     """
-    return asyncio.run(ServiceProcess(service, settings, health).run())
+    return asyncio.run(ServiceProcess(name, build, settings, health).run())
 
 
 class ServiceProcess:
-    """One service at work in this process."""
+    """One service at work in this process; arguments as of `run_service`."""
 
-    def __init__(self, service: AnyService, settings: BusSettings, health: Health | None = None) -> None:
-        self._service = service
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[], AnyService],
+        settings: BusSettings,
+        health: Health | None = None,
+    ) -> None:
+        self._build = build
         self._settings = settings
-        self._source = f"/medloop/{service.name}/{VERSION}"
+        self._source = f"/medloop/{name}/{VERSION}"
         self._health = health or Health()
-        self._metrics = Metrics(service.name)
-        self._endpoint = Endpoint(service.name, self._health, self._metrics)
+        self._metrics = Metrics(name)
+        self._endpoint = Endpoint(name, self._health, self._metrics)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -132,25 +142,40 @@ class ServiceProcess:
         return EXIT_FAILED
 
     async def _work(self) -> None:
+        service = await self._built()
+        if service is None:
+            return
         self._health.block("start", "making sure that the topics exist")
-        processors = self._service.processors
-        topics = changelog_topics if isinstance(self._service, FaustService) else state_topics
-        own = topics(processors, self._settings.replication)
+        topics = changelog_topics if isinstance(service, FaustService) else state_topics
+        own = topics(service.processors, self._settings.replication)
         if not await self._patiently(lambda: ensure_topics(self._settings, own)):
             return
-        if isinstance(self._service, FaustService):
-            await self._work_on_faust(self._service)
+        if isinstance(service, FaustService):
+            await self._work_on_faust(service)
             return
-        await self._send_bootstrap(self._service)
-        following = Following(self._service.followers, self._settings, self._health, self._metrics)
+        await self._send_bootstrap(service)
+        following = Following(service.followers, self._settings, self._health, self._metrics)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(following.run(self._stop))
-            if not await self._gate(self._service, following):
+            if not await self._gate(service, following):
                 return
             self._health.clear("start")
-            for processor in processors:
+            for processor in service.processors:
                 loop = ProcessorLoop(processor, self._settings, self._health, self._metrics, self._source)
                 tasks.create_task(self._whole(loop.run(self._stop)))
+
+    async def _built(self) -> AnyService | None:
+        """Build the service beside the event loop, so that its health can be asked; None if stopped."""
+        wait = self._settings.retry_first_s
+        while not self._stop.is_set():
+            try:
+                return await asyncio.to_thread(self._build)
+            except TransientError as error:
+                self._health.block("start", f"{error}; trying again")
+                log.warning("waiting", reason=str(error))
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, self._settings.retry_longest_s)
+        return None
 
     async def _work_on_faust(self, service: FaustService) -> None:
         # An extra of its own: the other services run where Faust is not installed.

@@ -92,7 +92,7 @@ def _print(candidate: Candidate, domains: Domains) -> None:
     """Print why, what was measured of base and candidate, and the verdict."""
     line = Console(soft_wrap=True, highlight=False, markup=False).print
     for reason in candidate.choice.reasons:
-        line(reason)
+        line(reason.sentence)
     validation = candidate.evidence.validation
     rows = []
     for name, side in (("since", validation and validation.new), ("before", validation and validation.old)):

@@ -12,6 +12,7 @@ import numpy as np
 from medloop_model.checkpoint import ModelPackage, load_package, save_package
 from medloop_model.training.batch import Batch
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.strategies import measured_plan
 from medloop_model.training.streaming import StreamingLearner
 
 from medloop_services.pretraining import training_digest
@@ -76,7 +77,7 @@ class LocalTraining:
 
 def plan_for(base: ModelPackage, seed: int) -> TrainingPlan:
     """How a site trains in a round: everything moves, three steps a mini-batch, no teacher."""
-    plan = TrainingPlan.for_strategy("shallow-ewc", base.architecture.classes, seed)
+    plan = measured_plan("shallow-ewc", base.architecture.classes, seed)
     return replace(plan, everything=True, rehearsal_steps=2, retention=0.0, fisher_images=8)
 
 

@@ -35,7 +35,8 @@ from medloop_services.online_learner.trainer import StreamingTrainer, open_strea
 def build(context: Context) -> Service:
     """Return the service."""
     settings = context.load(LearnerSettings)
-    catalog, fishers = ReleaseCatalog(), FisherCatalog()
+    catalog = ReleaseCatalog()
+    fishers = FisherCatalog(released=lambda version: catalog.package_of(version) is not None)
     checkpoints = Checkpoints(cache_directory() / "learners")
     trainer = StreamingTrainer(
         context.artifacts,

@@ -25,6 +25,7 @@ from medloop_model.statistics import measure_reference
 from medloop_model.training.batch import Batch
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.reason import Reason
 from medloop_model.training.selector import Bounds, Cause, Labels, ModelFacts, choose
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_schemas import ExampleLabelled, InvalidEvent, RoundClosed, UpdateSubmitted
@@ -76,7 +77,7 @@ class Progress:
 
     request_id: str
     learner: Learner
-    why: tuple[str, ...]
+    why: tuple[Reason, ...]
     state: LearnerState
     trained: int = 0
 
@@ -96,7 +97,7 @@ class StreamingTrainer:
     artifacts: ArtifactStore
     settings: LearnerSettings
     checkpoints: Checkpoints
-    open_learner: Callable[[ArtifactStore, LearnerSettings, Adaptation], tuple[Learner, tuple[str, ...]]]
+    open_learner: Callable[[ArtifactStore, LearnerSettings, Adaptation], tuple[Learner, tuple[Reason, ...]]]
     part_of: Membership | None = None
     _sites: dict[str, Progress] = field(default_factory=dict)
 
@@ -177,7 +178,7 @@ class StreamingTrainer:
         package = replace(
             package,
             reference=reference.to_tensors(),
-            provenance=dict(package.provenance) | _lineage(adaptation) | {"why": why},
+            provenance=dict(package.provenance) | _lineage(adaptation) | _told(why),
         )
         with tempfile.TemporaryDirectory(prefix="medloop-candidate-") as folder:
             path = Path(folder) / "model.safetensors"
@@ -261,7 +262,7 @@ class StreamingTrainer:
 
 def open_streaming_learner(
     artifacts: ArtifactStore, settings: LearnerSettings, adaptation: Adaptation
-) -> tuple[StreamingLearner, tuple[str, ...]]:
+) -> tuple[StreamingLearner, tuple[Reason, ...]]:
     """Return the learner that an adaptation starts with, and why its plan is what it is.
 
     Raises:
@@ -283,8 +284,8 @@ def open_streaming_learner(
         seed=settings.seed,
     )
     if choice.plan is None:
-        raise InvalidEvent("untrainable", "diagnosis", choice.reasons[-1])
-    log.info("adaptation planned", site=request.site_id, request=request.event_id, why=choice.reasons)
+        raise InvalidEvent("untrainable", "diagnosis", choice.reasons[-1].sentence)
+    log.info("adaptation planned", site=request.site_id, request=request.event_id, **_told(choice.reasons))
     return StreamingLearner(package, teacher if choice.distils else None, choice.plan), choice.reasons
 
 
@@ -303,4 +304,11 @@ def _lineage(adaptation: Adaptation) -> dict[str, str | int | None]:
         "attempt": adaptation.attempt,
         "fisher_sha256": None if adaptation.fisher is None else adaptation.fisher.sha256,
         "labels_used": adaptation.labels_used,
+    }
+
+
+def _told(why: Sequence[Reason]) -> dict[str, tuple[str, ...]]:
+    return {
+        "why": tuple(reason.sentence for reason in why),
+        "why_codes": tuple(reason.code for reason in why),
     }

@@ -52,6 +52,7 @@ def record(
         "candidate_sha256": candidate.package.sha256,
         "diagnosis": candidate.diagnosis.value,
         "why_trained_so": " ".join(candidate.why),
+        "why_codes": " ".join(candidate.why_codes),
         "labels_corrected": candidate.labels_corrected,
         "labels_quarantined": candidate.labels_quarantined,
     }

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from medloop_model.bootstrap import Interval
 from medloop_model.engine import Engine
+from medloop_model.statistics import softmax
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -36,13 +37,6 @@ def predict(engine: Engine, images: Images) -> npt.NDArray[np.float32]:
     """Return the class probabilities (B, n) of images (B, H, W) or (B, H, W, 3)."""
     logits = np.concatenate([engine(images[i : i + BATCH]).logits for i in range(0, len(images), BATCH)])
     return softmax(logits)
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the probabilities of logits (B, n)."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def evaluate(engine: Engine, images: Images, labels: Labels, class_names: tuple[str, ...]) -> Evaluation:

@@ -13,6 +13,7 @@ from medloop_model.training.batch import Batch
 from medloop_model.training.ewc import ewc_penalty
 from medloop_model.training.export import network_from
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.strategies import measured_plan
 from medloop_model.training.streaming import StreamingLearner
 
 STRENGTH = 0.3
@@ -24,7 +25,7 @@ def home() -> ModelPackage:
 
 
 def plan_for(package: ModelPackage) -> TrainingPlan:
-    plan = TrainingPlan.for_strategy("shallow-ewc", package.architecture.classes)
+    plan = measured_plan("shallow-ewc", package.architecture.classes)
     return replace(plan, everything=True, rehearsal_steps=2, retention=0.0, fisher_images=1)
 
 

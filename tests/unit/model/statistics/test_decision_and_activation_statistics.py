@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 from medloop_model.statistics import activation_statistics, decision_statistics, moved_by_one_pixel, softmax
+
+
+def test_probabilities_are_those_of_scipy() -> None:
+    logits = np.random.default_rng(0).normal(0, 8, (64, 5)).astype(np.float32)
+    np.testing.assert_allclose(softmax(logits), scipy.special.softmax(logits, axis=1), rtol=1e-5)
 
 
 def test_even_logits_are_the_least_certain_answer() -> None:

@@ -21,9 +21,9 @@ from medloop_model.training.pipeline import (
     auto_tuning_pipeline,
     teach,
 )
-from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, pretrain
 from medloop_model.training.selector import Bounds, Cause
+from medloop_model.training.strategies import measured_plan
 from medloop_model.training.tuning import Trial, TuningSettings
 from medloop_model.training.validation import Examples, answer, held_out
 from medloop_model.training.verdict import Limits
@@ -121,7 +121,7 @@ def test_under_a_new_policy_old_labels_do_not_judge(home: tuple[Path, Path]) -> 
     swapped = replace(shades(240, 4), labels=1 - shades(240, 4).labels)
     candidate = auto_tuning_pipeline(report(Cause.CONCEPT_DRIFT, new=swapped), *home, SETTINGS)
     assert candidate.evidence.validation.old is None
-    assert any("keeps to the old policy" in reason for reason in candidate.choice.reasons)
+    assert any("keeps to the old policy" in reason.sentence for reason in candidate.choice.reasons)
 
 
 def test_nothing_is_done_about_a_broken_device(home: tuple[Path, Path]) -> None:
@@ -229,7 +229,7 @@ def test_a_search_is_within_its_budget_and_repeats_by_its_clock(home: tuple[Path
 
 def test_each_mini_batch_is_answered_before_it_is_taught(home: tuple[Path, Path]) -> None:
     base = load_package(home[0], parts=("packed", "latent", "fisher"))
-    plan = TrainingPlan.for_strategy("shallow-ewc", TINY.classes)
+    plan = measured_plan("shallow-ewc", TINY.classes)
     first, *_ = lessons = list(teach(base, None, plan, old=OLD, new=NEW.select(slice(40)), batch_size=16))
     assert [len(lesson.answers) for lesson in lessons] == [16, 32, 40]
     untaught = Engine(base)(NEW.images[:16]).logits
@@ -238,7 +238,7 @@ def test_each_mini_batch_is_answered_before_it_is_taught(home: tuple[Path, Path]
 
 def test_an_answer_about_a_study_that_was_taught_is_not_honest(home: tuple[Path, Path]) -> None:
     base = load_package(home[0], parts=("packed", "latent", "fisher"))
-    plan = replace(TrainingPlan.for_strategy("shallow-ewc", TINY.classes), ewc_lambda=0.0)
+    plan = replace(measured_plan("shallow-ewc", TINY.classes), ewc_lambda=0.0)
     again = NEW.select(np.array([*range(16), *range(8), *range(16, 24)]))
     *_, lesson = teach(base, None, plan, old=OLD, new=again, batch_size=16)
     np.testing.assert_array_equal(lesson.answers.labels, NEW.labels[:24])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ from medloop_model.checkpoint import ModelPackage, save_teacher
 from medloop_model.network import BiTMedViT
 from medloop_model.training.export import export_teacher
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, SHALLOW_EWC
-from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.selector import (
+    RULES,
     STRATEGY_OF,
     Bounds,
     Cause,
+    Choice,
     Labels,
     ModelFacts,
     Recalibration,
     choose,
 )
+from medloop_model.training.strategies import measured_plan
 from medloop_schemas import Diagnosis
 from medloop_services.event_aggregation.diagnosis import STRATEGIES
 
@@ -186,8 +189,47 @@ def test_the_table(row: Row) -> None:
     if choice.plan is not None and row.plan is not None:
         assert {name: getattr(choice.plan, name) for name in row.plan} == row.plan
         assert choice.plan.seed == 5
-    assert any(row.says in reason for reason in choice.reasons)
-    assert all(reason.endswith(".") for reason in choice.reasons)
+    assert any(row.says in reason.sentence for reason in choice.reasons)
+    assert all(reason.sentence.endswith(".") for reason in choice.reasons)
+    assert choice.reasons[0].code == row.cause
+
+
+def test_every_rule_has_a_code_of_its_own() -> None:
+    codes = [rule.reason.code for rule in RULES]
+    assert len({*codes, *Cause}) == len(codes) + len(Cause)
+    assert all(re.fullmatch("[a-z]+(-[a-z]+)*", code) for code in codes)
+
+
+@pytest.mark.parametrize(
+    ("choice", "codes"),
+    [
+        (choose(Cause.SENSOR_FAULT, MODEL, PLENTY), ["sensor-fault"]),
+        (choose(Cause.PRIOR_SHIFT, MODEL, PLENTY), ["prior-shift", "temperature-fitted"]),
+        (choose(Cause.PRIOR_SHIFT, MODEL, Labels(0, 0)), ["prior-shift", "no-labels"]),
+        (choose(Cause.NEW_CLASS, MODEL, PLENTY), ["new-class", "no-new-class"]),
+        (choose(Cause.DATA_DRIFT, MODEL, Labels(9, 0)), ["data-drift", "too-few-labels"]),
+        (
+            choose(Cause.DATA_DRIFT, MODEL, Labels(0, 99), Bounds(rehearsal_steps=2)),
+            ["data-drift", "no-old-images", "nothing-to-restyle", "fewer-steps"],
+        ),
+        (
+            choose(Cause.CONCEPT_DRIFT, MODEL, PLENTY, Bounds(strategies=frozenset())),
+            ["concept-drift", "strategy-not-allowed"],
+        ),
+        (
+            choose(Cause.CONCEPT_DRIFT, replace(MODEL, teacher_classes=None), PLENTY),
+            ["concept-drift", "no-teacher"],
+        ),
+        (
+            choose(Cause.DATA_DRIFT, replace(MODEL, fisher=False), PLENTY, Bounds(article=True)),
+            ["data-drift", "article", "no-fisher"],
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_codes_are_what_programs_rely_on(choice: Choice, codes: list[str]) -> None:
+    """Published: a code may be added, but none may change."""
+    assert [reason.code for reason in choice.reasons] == codes
 
 
 @pytest.mark.parametrize("labels", [PLENTY, Labels(0, 0), Labels(0, 10_000)])
@@ -202,7 +244,7 @@ def test_nothing_that_applies_leaves_the_measured_plan() -> None:
     for cause, strategy in STRATEGY_OF.items():
         names = ("nodule",) if cause is Cause.NEW_CLASS else ()
         choice = choose(cause, MODEL, PLENTY, new_classes=names, seed=2)
-        assert choice.plan == TrainingPlan.for_strategy(strategy, (*TWO, *names), 2)
+        assert choice.plan == measured_plan(strategy, (*TWO, *names), 2)
 
 
 def test_causes_and_strategies_are_those_of_the_events() -> None:

@@ -23,6 +23,7 @@ from medloop_model.training.learner_state import LearnerState, load_state, save_
 from medloop_model.training.oracle import OracleSettings, train_oracle
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.pretraining import PretrainSettings, predict, pretrain
+from medloop_model.training.strategies import article_plan, measured_plan
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_model.training.workbench import Workbench
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def right(package: ModelPackage, examples: Examples) -> float:
 
 def plan_for(strategy: str, classes: tuple[str, ...] = TINY.classes) -> TrainingPlan:
     rate = 2e-2 if strategy == EXPAND_HEAD else 5e-3  # the network is tiny and the streams short
-    return replace(TrainingPlan.for_strategy(strategy, classes), learning_rate=rate, rehearsal_steps=5)
+    return replace(measured_plan(strategy, classes), learning_rate=rate, rehearsal_steps=5)
 
 
 def test_a_new_scanner_is_learned_and_the_old_one_kept(home: tuple[ModelPackage, Path]) -> None:
@@ -201,7 +202,7 @@ def test_the_articles_rules_take_one_step_a_mini_batch(
     home: tuple[ModelPackage, Path], strategy: str
 ) -> None:
     classes = (*TINY.classes, "white") if strategy == EXPAND_HEAD else TINY.classes
-    plan = replace(TrainingPlan.of_article(strategy, classes), alpha=1.0 if strategy == EXPAND_HEAD else 0.7)
+    plan = replace(article_plan(strategy, classes), alpha=1.0 if strategy == EXPAND_HEAD else 0.7)
     learner = StreamingLearner(home[0], home[1], plan)
     _, reports = taught(learner, batches(shades(48, 4)), shades(32, 3))
     assert [report.steps for report in reports] == [1, 2, 3]
@@ -477,7 +478,7 @@ def laboratory() -> ModelPackage:
 
 
 def slide_plan() -> TrainingPlan:
-    plan = TrainingPlan.for_strategy(SHALLOW_EWC, TINY.classes, slides=True)
+    plan = measured_plan(SHALLOW_EWC, TINY.classes, slides=True)
     return replace(plan, learning_rate=5e-3)
 
 

@@ -10,6 +10,7 @@ import pytest
 from medloop_model.errors import CorruptHistory, ShapeError
 from medloop_model.training.freeze import DISTIL_ALL, SHALLOW_EWC
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.strategies import article_plan, measured_plan
 from medloop_model.training.tuning import (
     Scores,
     Trial,
@@ -22,7 +23,7 @@ from medloop_model.training.tuning import (
 )
 from scipy.stats import norm
 
-PLAN = TrainingPlan.for_strategy(SHALLOW_EWC, ("a", "b"))
+PLAN = measured_plan(SHALLOW_EWC, ("a", "b"))
 BEST_RATE = 1e-2
 
 
@@ -157,7 +158,7 @@ def test_what_a_device_can_do_in_time_is_no_matter_of_score() -> None:
 
 
 def test_where_nothing_is_rehearsed_no_rehearsal_is_searched() -> None:
-    article = TrainingPlan.of_article(SHALLOW_EWC, ("a", "b"))
+    article = article_plan(SHALLOW_EWC, ("a", "b"))
     assert set(searched(article)) == {"learning_rate", "ewc_lambda"}
 
 
@@ -165,7 +166,7 @@ def test_only_what_a_plan_uses_is_searched() -> None:
     always = {"learning_rate", "rehearsal_steps", "rehearsal_batch"}
     assert set(searched(PLAN)) == always
     assert set(searched(replace(PLAN, ewc_lambda=0.1))) == always | {"ewc_lambda"}
-    distilling = replace(TrainingPlan.for_strategy(DISTIL_ALL, ("a", "b")), alpha=0.7)
+    distilling = replace(measured_plan(DISTIL_ALL, ("a", "b")), alpha=0.7)
     assert set(searched(distilling)) == always | {"alpha", "temperature"}
 
 

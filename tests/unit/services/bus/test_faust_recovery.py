@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from faust.tables.recovery import Recovery, ServiceStopped
 from medloop_services.bus.faust_application import FaustApplication
+from medloop_services.bus.faust_recovery import TableNotReadBack
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ async def recovery() -> Recovery:
 
 
 async def test_what_takes_too_long_is_an_error(recovery: Recovery) -> None:
-    with pytest.raises(TimeoutError, match="not read back"):
+    with pytest.raises(TableNotReadBack, match="not read back"):
         await recovery._wait(asyncio.sleep(60), timeout=0.01)
 
 

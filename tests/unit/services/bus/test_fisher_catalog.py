@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from medloop_schemas import Artifact, FisherMeasured
-from medloop_services.bus.fisher_catalog import FisherCatalog
+from medloop_services.bus.fisher_catalog import BASES_KEPT, FisherCatalog
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MONTH = timedelta(days=30)
-EVER = EPOCH + 100 * MONTH
+EVER = EPOCH + 1000 * MONTH
 
 
 def measured(month: int, content: str = "a", base: str = "ward-0") -> FisherMeasured:
@@ -68,3 +68,33 @@ def test_versions_do_not_share_measurements() -> None:
 def test_the_same_measurement_published_again_stays_as_old_as_it_is() -> None:
     late_repeat = MONTHLY[0].model_copy(update={"time": EVER})
     assert catalog_of(*MONTHLY, late_repeat).measured("ward-0", EVER)[0] == MONTHLY[3]
+
+
+MANY = [measured(month, base=f"ward-{month}") for month in range(BASES_KEPT + 4)]
+
+
+@given(arrived=st.permutations(MANY))
+@settings(max_examples=10)
+def test_of_many_versions_those_measured_last_are_kept_whatever_came_first(
+    arrived: list[FisherMeasured],
+) -> None:
+    catalog = catalog_of(*arrived)
+    kept = [each for each in MANY if catalog.measured(each.base_version, each.time)]
+    assert kept == MANY[4:]
+
+
+def test_a_released_version_outlives_newer_ones_that_nobody_serves() -> None:
+    catalog = FisherCatalog(released=lambda version: version == "ward-0")
+    for each in MANY:
+        catalog.apply(each)
+    assert catalog.measured("ward-0", EVER) == (MANY[0],)
+    assert catalog.measured("ward-1", EVER) == ()
+    assert catalog.measured(MANY[-1].base_version, EVER) == (MANY[-1],)
+    assert sum(bool(catalog.measured(each.base_version, EVER)) for each in MANY) == BASES_KEPT
+
+
+def test_only_released_versions_go_by_age_when_there_are_no_others() -> None:
+    catalog = FisherCatalog(released=lambda _version: True)
+    for each in MANY:
+        catalog.apply(each)
+    assert [each for each in MANY if not catalog.measured(each.base_version, EVER)] == MANY[:4]

@@ -148,7 +148,11 @@ def test_a_candidate_says_why_it_was_trained_so(
 ) -> None:
     _, candidate = learn(store, base, asked)
     assert reason in candidate.why[0]
-    assert load_package(store.fetch(candidate.package)).provenance["why"] == list(candidate.why)
+    assert candidate.why_codes[0] == asked.diagnosis
+    provenance = load_package(store.fetch(candidate.package)).provenance
+    assert provenance["why"] == list(candidate.why)
+    assert provenance["why_codes"] == list(candidate.why_codes)
+    assert len(candidate.why_codes) == len(candidate.why)
 
 
 def files(folder: Path) -> list[Path]:

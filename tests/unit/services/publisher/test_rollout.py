@@ -55,6 +55,17 @@ def test_a_better_candidate_becomes_a_canary_on_a_share_of_the_devices(desk: Des
     assert evidence["candidate_sha256"] == artifact("ward-1").sha256
 
 
+def test_the_record_says_why_the_candidate_was_trained_so(desk: Desk) -> None:
+    why = {
+        "why": ("Images look different.", "There is no teacher."),
+        "why_codes": ("data-drift", "no-teacher"),
+    }
+    desk.send(candidate().model_copy(update=why))
+    evidence = desk.records[0].evidence
+    assert evidence["why_trained_so"] == "Images look different. There is no teacher."
+    assert evidence["why_codes"] == "data-drift no-teacher"
+
+
 def test_the_gate_waits_until_there_is_enough_to_judge_by() -> None:
     desk = Desk().send(*OLD, *NEW[:11], candidate())
     assert desk.outputs == []

@@ -1,7 +1,7 @@
-"""What a step of streaming training costs: forward, backward, optimiser, on 16 images of the small network.
+"""What one optimiser step alone costs, strategy by strategy: forward, backward, step, on 16 small images.
 
-    python benchmarks/learn/measure_step.py             a table
-    python benchmarks/learn/measure_step.py --json      one JSON line a figure
+    python benchmarks/learn/measure_optimiser_step.py           a table
+    python benchmarks/learn/measure_optimiser_step.py --json    one JSON line a figure
 
 One thread. A step of each strategy moves what the strategy moves, on the same images and labels; the steps
 alternate. Time is the thread's own, so that what else runs on the machine counts little; the median is given.
