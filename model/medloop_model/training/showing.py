@@ -14,6 +14,7 @@ from medloop_model.network import BiTMedViT
 from medloop_model.training.images import Bounds, augment
 from medloop_model.training.memory import Memory
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.recognition import is_same_scanner
 from medloop_model.training.restyle import AcquisitionChange, is_faithful
 from medloop_model.training.transplant import transplant
 
@@ -33,12 +34,17 @@ class Restyling:
 def restyling(old: Memory, new: Memory, base: BiTMedViT, generator: torch.Generator) -> Restyling | None:
     """How new images differ from those that came last before them; None if not as scanners differ.
 
+    None too on the way back to a known scanner: its own old examples teach what they always did, and others
+    made to look like them would have it learned twice, at the cost of every other scanner.
+
     Args:
         old: from before the change; its last domain is the one that the base model knows best.
         new: since, with the base's answers.
         base: answers restyled images as it answers new ones, if they are faithful.
         generator: chooses what is compared.
     """
+    if any(is_same_scanner(old.of_domain(name), new) for name in {*old.domains}):
+        return None
     latest = old.latest_domain()
     shared_old, shared_new = _of_shared_classes(latest, new)
     if not len(shared_old):

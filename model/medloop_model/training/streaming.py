@@ -51,6 +51,7 @@ from medloop_model.training.objective import Objective
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
 from medloop_model.training.quantizers import flipped_codes
+from medloop_model.training.recognition import recognised
 from medloop_model.training.showing import Restyling, Showing, restyling
 from medloop_model.training.workbench import Workbench
 
@@ -150,7 +151,7 @@ class StreamingLearner:
             quarantined=0,
             imprinted=len(self._base.architecture.classes),
             generator=torch.Generator().manual_seed(self.plan.seed).get_state(),
-            old=nothing if old is None else self._intake.examples(old).within(self._memory_bytes),
+            old=nothing if old is None else recognised(self._intake.examples(old)).within(self._memory_bytes),
             new=nothing,
         )
 
