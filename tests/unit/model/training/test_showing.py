@@ -7,7 +7,7 @@ from medloop_model.training.freeze import SHALLOW_EWC
 from medloop_model.training.images import PATIENT
 from medloop_model.training.memory import Memory
 from medloop_model.training.plan import TrainingPlan
-from medloop_model.training.showing import Restyling, Showing, revisiting
+from medloop_model.training.showing import Restyling, Showing, restyling, revisiting
 
 PLAN = replace(
     TrainingPlan(SHALLOW_EWC, ("dark", "bright")),
@@ -36,6 +36,10 @@ def memory(domain: str, brightness: float, count: int = 24, name: str = "image")
 
 HOME, BRIGHT = memory("0", 0.3), memory("1", 0.7)
 NEW = memory("new", 0.5, count=4)
+
+
+def answered(examples: Memory) -> Memory:
+    return replace(examples, answers=torch.zeros(len(examples), 2))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -97,6 +101,16 @@ def test_what_only_the_new_scanner_shows_the_base_model_is_not_asked_about() -> 
     assert torch.equal(shown.remembered, shown.examples.pixels[4:])
     assert torch.equal(shown.pixels[:12], shown.examples.pixels[:12])
     assert not torch.equal(shown.pixels[12:], shown.examples.pixels[12:])
+
+
+def test_images_are_restyled_for_a_new_scanner_and_not_for_one_that_came_back() -> None:
+    def alike(pixels_BHWC: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(pixels_BHWC), 2)
+
+    old = answered(HOME.joined(BRIGHT))
+    assert restyling(old, answered(memory("new", 0.5)), alike, seeded()) is not None
+    for brightness in (0.301, 0.701):
+        assert restyling(old, answered(memory("new", brightness)), alike, seeded()) is None
 
 
 def test_the_same_draws_show_the_same() -> None:
