@@ -9,6 +9,7 @@ Shape suffixes: B batch · H, W rows, columns · F frequencies along a row · C 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -27,24 +28,25 @@ _FAINTEST = 1e-3
 
 
 def recognised(memory: Memory) -> Memory:
-    """The same examples; those of a domain that looks like an earlier one's bear the earlier one's name."""
+    """The same examples; those of a domain that looks like an earlier one bear the earlier one's name."""
     known: dict[str, str] = {}
     for name in dict.fromkeys(memory.domains):
-        known[name] = next(
-            (
-                earlier
-                for earlier in dict.fromkeys(known.values())
-                if is_same_scanner(memory.of_domain(earlier), memory.of_domain(name))
-            ),
-            name,
-        )
+        known[name] = _first_alike(memory.of_domain(name), memory, known.values()) or name
     return replace(memory, domains=tuple(known[name] for name in memory.domains))
 
 
-def is_same_scanner(one: Memory, other: Memory) -> bool:
-    """Whether two sets of images may come from one scanner; without a class in common nothing says so.
+def returned(new: Memory, old: Memory) -> Memory:
+    """New examples under the name of the old domain that they look like; none if they look like none."""
+    name = _first_alike(new, old, old.domains)
+    return new.at(new.labels[:0]) if name is None else replace(new, domains=(name,) * len(new))
 
-    The difference of a trait's means, taken within each class and averaged, is compared with the trait's
+
+def _first_alike(new: Memory, old: Memory, names: Iterable[str]) -> str | None:
+    alike = (name for name in dict.fromkeys(names) if is_same_scanner(old.of_domain(name), new))
+    return next(alike, None)
+
+
+pared with the trait's
     standard deviation: it may be `FARTHEST` of them, and two standard errors.
     """
     differences, variances, errors = [], [], []

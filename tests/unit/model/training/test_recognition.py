@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from medloop_model.training.memory import Memory
-from medloop_model.training.recognition import is_same_scanner, recognised, traits
+from medloop_model.training.recognition import is_same_scanner, recognised, returned, traits
 
 SIDE = 16
 
@@ -84,6 +84,16 @@ def test_a_scanner_that_came_back_has_one_name() -> None:
     assert named.ids == every.ids
     assert list(dict.fromkeys(named.domains)) == ["home", "soft", "noisy"]
     assert [named.domains[40 * visit] for visit in range(5)] == ["home", "soft", "home", "soft", "noisy"]
+
+
+def test_new_images_are_named_as_the_scanner_that_they_come_back_to() -> None:
+    old = memory("home", patients(0)).joined(memory("soft", soft(patients(1))))
+    new = memory("", patients(2)[:16])
+    assert returned(new, old).domains == ("home",) * 16
+    assert returned(new, old).ids == new.ids
+    assert returned(memory("", soft(patients(2))[:16]), old).domains == ("soft",) * 16
+    assert len(returned(memory("", noisy(patients(2))[:16]), old)) == 0
+    assert len(returned(new, new.at(new.labels[:0]))) == 0
 
 
 def test_nothing_is_recognised_in_nothing() -> None:
