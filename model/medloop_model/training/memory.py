@@ -61,10 +61,10 @@ class Memory:
         """
         if not len(self) or not count:
             return self.at(self.labels[:0])
-        return self.at(torch.multinomial(self._even_B, count, replacement=True, generator=generator))
+        return self.at(torch.multinomial(self._evenness, count, replacement=True, generator=generator))
 
     @cached_property
-    def _even_B(self) -> Tensor:
+    def _evenness(self) -> Tensor:
         """How likely each example is to be drawn, in shares of its class."""
         seen_together = Counter(zip(self.labels.tolist(), self.domains, strict=True))
         domains_with = Counter(label for label, _ in seen_together)

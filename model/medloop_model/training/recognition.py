@@ -1,8 +1,8 @@
 """Which images come from one scanner: one that is repaired, or moved back, is no new one.
 
-A scanner is told by what it does to every image, whoever is on it: how light images are, how much light varies
-over an image, and how its power is spread over spatial frequencies. Two sets of images come from one scanner
-if, within a class, none of these differs in its mean by much of what patients differ among themselves.
+A scanner is told by what it does to every image, whoever is on it: how light images are, how much light
+varies over an image, and how its power is spread over spatial frequencies. Two sets of images come from one
+scanner if, within a class, none of these differs in its mean by much of what patients differ by.
 
 Shape suffixes: B batch · H, W rows, columns · F frequencies along a row · C channels · T traits
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ BANDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """Edges of the bands of spatial frequency, in cycles a pixel; the spectrum's corners lie at 0.7."""
 
 _FAINTEST = 1e-3
-"""Added before a logarithm is taken of a deviation or a power: a quarter of a grey level, or a faint noise."""
+"""Added before a logarithm is taken of a deviation or a power: a quarter of a grey level."""
 
 
 def recognised(memory: Memory) -> Memory:
@@ -46,7 +47,10 @@ def _first_alike(new: Memory, old: Memory, names: Iterable[str]) -> str | None:
     return next(alike, None)
 
 
-pared with the trait's
+def is_same_scanner(one: Memory, other: Memory) -> bool:
+    """Whether two sets of images may come from one scanner; without a class in common nothing says so.
+
+    The difference of a trait's means, taken within each class and averaged, is compared with the trait's
     standard deviation: it may be `FARTHEST` of them, and two standard errors.
     """
     differences, variances, errors = [], [], []
@@ -78,7 +82,7 @@ def traits(pixels_BHWC: Tensor) -> Tensor:
     deviation_BC = pixels_BHWC.flatten(1, 2).std(dim=1, correction=0)
     bands = _band_powers(pixels_BHWC - mean_BC[:, None, None])
     logs = [(each + _FAINTEST).log() for each in (deviation_BC, *bands)]
-    ratios = [finer - coarser for coarser, finer in zip(logs[1:], logs[2:], strict=False)]
+    ratios = [finer - coarser for coarser, finer in pairwise(logs[1:])]
     return torch.cat([mean_BC, *logs, *ratios], dim=1)
 
 
@@ -87,5 +91,5 @@ def _band_powers(centred_BHWC: Tensor) -> list[Tensor]:
     height, width = centred_BHWC.shape[1:3]
     power_BHFC = torch.fft.rfft2(centred_BHWC, dim=(1, 2)).abs().square()
     frequency_HF = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
-    inside = [(frequency_HF > low) & (frequency_HF <= high) for low, high in zip(BANDS, BANDS[1:], strict=False)]
+    inside = [(frequency_HF > low) & (frequency_HF <= high) for low, high in pairwise(BANDS)]
     return [power_BHFC[:, band_HF].sum(dim=1) / band_HF.sum().clamp(min=1) for band_HF in inside]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -41,7 +42,12 @@ def noisy(pixels_BHWC: torch.Tensor) -> torch.Tensor:
     return pixels_BHWC + 0.1 * torch.randn(pixels_BHWC.shape, generator=torch.Generator().manual_seed(9))
 
 
-CHANGES = {"brighter": lambda x: x + 0.2, "flatter": lambda x: 0.35 + 0.4 * (x - 0.35), "soft": soft, "noisy": noisy}
+CHANGES = {
+    "brighter": lambda x: x + 0.2,
+    "flatter": lambda x: 0.35 + 0.4 * (x - 0.35),
+    "soft": soft,
+    "noisy": noisy,
+}
 
 
 @given(st.integers(0, 50), st.integers(51, 99), st.integers(12, 60))
@@ -109,4 +115,4 @@ def test_traits_are_those_of_a_wave_of_one_frequency() -> None:
     assert deviation == pytest.approx(math.log(0.2 / math.sqrt(2) + 1e-3), abs=1e-4)
     # A cosine of amplitude a has |FFT| = a·N/2 at its frequency; the band has 27 frequencies of a real FFT.
     assert powers.index(max(powers)) == 2
-    assert bands[6:] == pytest.approx([b - a for a, b in zip(powers, powers[1:], strict=False)], abs=1e-5)
+    assert bands[6:] == pytest.approx([b - a for a, b in pairwise(powers)], abs=1e-5)
