@@ -126,20 +126,21 @@ class Showing:
         self,
         new: Memory,
         old: Memory,
-        returned: Memory,
-        restyled: Restyling | None,
         surroundings: Memory,
         generator: torch.Generator,
+        *,
+        returned: Memory,
+        restyled: Restyling | None,
     ) -> Shown:
         """New examples, and old ones: as they were, revisited, restyled and transplanted.
 
         Args:
             new: shown whole.
             old: to draw from.
-            returned: new examples of a known scanner, to be shown as other old ones would; or none.
-            restyled: to draw from what the new scanner would show.
             surroundings: new examples that lend theirs.
             generator: draws everything.
+            returned: new examples of a known scanner, to be shown as other old ones would; or none.
+            restyled: to draw from what the new scanner would show.
         """
         plan = self.plan
         examples = new.joined(old.draw(plan.rehearsal_batch, generator))

@@ -5,7 +5,9 @@ steps rehearse class-balanced batches of the new examples seen so far and of rem
 exported is the moving average of the weights, since single steps swing by several points of accuracy.
 
 Under another scanner a step also shows old examples as that scanner would: their labels hold, and the base
-model's answers to them as they were are what to answer now. A dozen images tell how.
+model's answers to them as they were are what to answer now. A dozen images tell how. A scanner that has come
+back is recognised: it is not learned anew, it keeps one share of the memory, and what it shows now is shown
+as every other known scanner would, lest these wear off.
 
 On slides, where a new laboratory has a few dozen labelled cells, steps may also show old cells in new
 surroundings, and the head may be placed in closed form at the export.
@@ -231,7 +233,9 @@ class StreamingLearner:
             if not len(back):
                 restyled = restyling(state.old, state.new, self._base, self._bench.generator)
         for new, old in self._mini_batches(state, told, self.plan.first_steps if restyled else 0):
-            shown = self._showing.of_step(new, old, back, restyled, state.new, self._bench.generator)
+            shown = self._showing.of_step(
+                new, old, state.new, self._bench.generator, returned=back, restyled=restyled
+            )
             losses.append(self._descend(shown))
             if not math.isfinite(losses[-1]):
                 break

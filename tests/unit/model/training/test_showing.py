@@ -9,7 +9,7 @@ from medloop_model.training.freeze import SHALLOW_EWC
 from medloop_model.training.images import PATIENT
 from medloop_model.training.memory import Memory
 from medloop_model.training.plan import TrainingPlan
-from medloop_model.training.showing import Restyling, Showing, revisiting
+from medloop_model.training.showing import Restyling, Showing, Shown, revisiting
 
 PLAN = replace(
     TrainingPlan(SHALLOW_EWC, ("dark", "bright")),
@@ -41,6 +41,12 @@ NEW = memory("new", 0.5, count=4)
 NOBODY = NEW.at(NEW.labels[:0])
 
 
+def of_step(
+    showing: Showing, old: Memory, generator: torch.Generator, restyled: Restyling | None = None
+) -> Shown:
+    return showing.of_step(NEW, old, NEW, generator, returned=NOBODY, restyled=restyled)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -70,12 +76,12 @@ def test_examples_of_one_old_domain_are_shown_as_another_ones_scanner_would() ->
 def test_domains_without_a_class_in_common_say_nothing_of_their_scanners() -> None:
     dark, bright = HOME.at(HOME.labels == 0), BRIGHT.at(BRIGHT.labels == 1)
     assert revisiting(dark.joined(bright), NOBODY, seeded()) is None
-    shown = SHOWING.of_step(NEW, dark.joined(bright), NOBODY, None, NEW, seeded())
+    shown = of_step(SHOWING, dark.joined(bright), seeded())
     assert torch.equal(shown.pixels, shown.examples.pixels)
 
 
 def test_a_step_shows_new_examples_then_old_ones_as_they_were_and_revisited() -> None:
-    shown = SHOWING.of_step(NEW, HOME.joined(BRIGHT), NOBODY, None, NEW, seeded())
+    shown = of_step(SHOWING, HOME.joined(BRIGHT), seeded())
     assert shown.examples.ids[: len(NEW)] == NEW.ids
     assert shown.rehearsed == slice(4, 16)
     assert torch.equal(shown.labels, shown.examples.labels)
@@ -90,7 +96,7 @@ def test_what_only_the_new_scanner_shows_the_base_model_is_not_asked_about() -> 
     revisited = revisiting(HOME.joined(BRIGHT), NOBODY, seeded())
     assert revisited is not None
     as_new = Restyling(HOME, revisited.change)
-    shown = SHOWING.of_step(NEW, HOME, NOBODY, as_new, NEW, seeded())
+    shown = of_step(SHOWING, HOME, seeded(), as_new)
     assert shown.rehearsed == slice(4, 14), "with one old domain all eight are as they were"
     assert torch.equal(shown.remembered, shown.examples.pixels[4:])
     assert torch.equal(shown.pixels[:12], shown.examples.pixels[:12])
@@ -117,9 +123,7 @@ def test_a_domain_lends_as_often_as_it_has_examples() -> None:
 
 def test_the_same_draws_show_the_same() -> None:
     augmenting = Showing(replace(PLAN, augmentation=1.0, transplanted=3), PATIENT)
-    one, again, other = (
-        augmenting.of_step(NEW, HOME.joined(BRIGHT), NOBODY, None, NEW, seeded(seed)) for seed in (0, 0, 1)
-    )
+    one, again, other = (of_step(augmenting, HOME.joined(BRIGHT), seeded(seed)) for seed in (0, 0, 1))
     assert len(one.pixels) == len(one.labels) == 4 + 8 + 3
     assert torch.equal(one.pixels, again.pixels)
     assert not torch.equal(one.pixels, other.pixels)
