@@ -124,6 +124,6 @@ def test_a_domain_lends_as_often_as_it_has_examples() -> None:
 def test_the_same_draws_show_the_same() -> None:
     augmenting = Showing(replace(PLAN, augmentation=1.0, transplanted=3), PATIENT)
     one, again, other = (of_step(augmenting, HOME.joined(BRIGHT), seeded(seed)) for seed in (0, 0, 1))
-    assert len(one.pixels) == len(one.labels) == 4 + 8 + 3
+    assert len(one.pixels) == len(one.labels) == 4 + 8 + 4 + 3
     assert torch.equal(one.pixels, again.pixels)
     assert not torch.equal(one.pixels, other.pixels)
