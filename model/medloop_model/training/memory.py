@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from medloop_model.training.eviction import kept
-from medloop_model.training.images import draw_balanced
 
 _TENSORS = ("images", "labels", "answers", "embeddings")
 
@@ -54,10 +54,27 @@ class Memory:
         return self.images.float() / 255
 
     def draw(self, count: int, generator: torch.Generator) -> Memory:
-        """`count` examples with replacement, every class present equally likely; none if there are none."""
+        """`count` examples with replacement; none if there are none.
+
+        Every class present is equally likely, and within a class every domain that shows it, however many
+        examples of it are left.
+        """
         if not len(self) or not count:
             return self.at(self.labels[:0])
-        return self.at(draw_balanced(self.labels, count, generator))
+        return self.at(torch.multinomial(self._evenness, count, replacement=True, generator=generator))
+
+    @cached_property
+    def _evenness(self) -> Tensor:
+        """How likely each example is to be drawn, in shares of its class."""
+        seen_together = Counter(zip(self.labels.tolist(), self.domains, strict=True))
+        domains_with = Counter(label for label, _ in seen_together)
+        return torch.tensor(
+            [
+                1 / (domains_with[label] * seen_together[label, domain])
+                for label, domain in zip(self.labels.tolist(), self.domains, strict=True)
+            ],
+            dtype=torch.float64,
+        )
 
     def at(self, places_B: Tensor) -> Memory:
         """The examples at some places, int64, or where a mask of bools is True."""

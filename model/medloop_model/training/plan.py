@@ -28,8 +28,8 @@ class TrainingPlan:
         augmentation: strength, 0 to 1.
         everything: whether all parameters move, whatever the strategy.
         restyled: old examples that a step shows as the new scanner would (`restyle`), beside its others.
-        revisited: of the old examples of a step those that are shown as another old domain's scanner would,
-            if there are several.
+        revisited: examples that a step shows as another old domain's scanner would, if there are several,
+            beside its others; an even number.
         first_steps: optimiser steps more on the first mini-batch, from which restyled images teach already.
         transplanted: old examples that a step shows in new surroundings (`transplant`), beside its others.
         discriminant_images: augmented examples of each domain that the exported head is fitted to in closed

@@ -18,7 +18,8 @@ from medloop_model.training.restyle import AcquisitionChange, is_faithful
 from medloop_model.training.transplant import transplant
 
 _COMPARED = 128  # images of each domain that tell how a scanner has changed
-_COMPARED_A_STEP = 48  # and of two old ones, where every step compares another pair
+_COMPARED_A_STEP = 48  # and of two old ones, where every step compares other pairs
+_PAIRS = 2  # of old domains in a step
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,37 @@ def restyling(old: Memory, new: Memory, base: Engine, generator: torch.Generator
     return Restyling(latest, change) if faithful else None
 
 
-def revisiting(old: Memory, generator: torch.Generator) -> Restyling | None:
-    """Examples of an old domain, and how another old one's scanner would show them.
+def revisiting(old: Memory, returned: Memory, generator: torch.Generator) -> Restyling | None:
+    """Examples of a known domain, and how another old one's scanner would show them.
 
     None without another, or where the two drawn have no class in common. Of many domains each has few
-    examples left. Those of the others, shown as its scanner would, stand in for the rest.
+    examples left, and a network that knows these by heart forgets the domain all the same. Those of the
+    others, shown as its scanner would, stand in for what was let go. Every old domain is as likely to be the
+    one that shows, and every example to lend its domain, the new ones of a known scanner among them: those
+    were never trained on before.
+
+    Args:
+        old: from before the change.
+        returned: since, from a known scanner, under its name; or none.
+        generator: draws the two.
     """
     names = sorted({*old.domains})
     if len(names) < 2:
         return None
-    here, there = (
-        old.of_domain(names[place]) for place in torch.randperm(len(names), generator=generator)[:2].tolist()
-    )
-    shared = _of_shared_classes(here, there)
+    there = names[_drawn(len(names), generator)]
+    elsewhere = {*names} - {there}
+    lent = [domain for domain in (*old.domains, *returned.domains) if domain in elsewhere]
+    here = lent[_drawn(len(lent), generator)]
+    known = old.of_domain(here).joined(returned.of_domain(here))
+    shared = _of_shared_classes(known, old.of_domain(there))
     if not len(shared[0]):
         return None
     before, since = (memory.draw(_COMPARED_A_STEP, generator).pixels for memory in shared)
-    return Restyling(here, AcquisitionChange.between(before, since))
+    return Restyling(known, AcquisitionChange.between(before, since))
+
+
+def _drawn(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (1,), generator=generator))
 
 
 def _of_shared_classes(one: Memory, other: Memory) -> tuple[Memory, Memory]:
@@ -110,28 +125,32 @@ class Showing:
         self,
         new: Memory,
         old: Memory,
-        restyled: Restyling | None,
         surroundings: Memory,
         generator: torch.Generator,
+        *,
+        returned: Memory,
+        restyled: Restyling | None,
     ) -> Shown:
         """New examples, and old ones: as they were, revisited, restyled and transplanted.
 
         Args:
             new: shown whole.
             old: to draw from.
-            restyled: to draw from what the new scanner would show.
             surroundings: new examples that lend theirs.
             generator: draws everything.
+            returned: new examples of a known scanner, to be shown as other old ones would; or none.
+            restyled: to draw from what the new scanner would show.
         """
         plan = self.plan
-        revisited = revisiting(old, generator) if plan.revisited else None
-        others = min(plan.revisited, plan.rehearsal_batch) if revisited else 0
-        as_were = old.draw(plan.rehearsal_batch - others, generator)
-        examples = new.joined(as_were)
-        after_old = len(examples)
-        if revisited:
-            examples = examples.joined(revisited.examples.draw(others, generator))
-        after_revisited = len(examples)
+        examples = new.joined(old.draw(plan.rehearsal_batch, generator))
+        changed: list[tuple[slice, Restyling]] = []
+        for _ in range(_PAIRS if plan.revisited else 0):
+            revisited = revisiting(old, returned, generator)
+            if revisited:
+                place = slice(len(examples), len(examples) + plan.revisited // _PAIRS)
+                examples = examples.joined(revisited.examples.draw(plan.revisited // _PAIRS, generator))
+                changed.append((place, revisited))
+        known = len(examples)
         if restyled:
             examples = examples.joined(restyled.examples.draw(plan.restyled, generator))
         pixels_BHWC, labels_B = examples.pixels, examples.labels
@@ -140,12 +159,12 @@ class Showing:
             pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
             labels_B = torch.cat([labels_B, cell_labels_B])
         pixels_BHWC = self.varied(pixels_BHWC, generator)
-        if revisited:
-            pixels_BHWC = _changed(pixels_BHWC, slice(after_old, after_revisited), revisited, generator)
+        for place, revisited in changed:
+            pixels_BHWC = _changed(pixels_BHWC, place, revisited, generator)
         rehearsed = slice(len(new), len(examples))
         remembered_BHWC = pixels_BHWC[rehearsed]
         if restyled:
-            pixels_BHWC = _changed(pixels_BHWC, slice(after_revisited, len(examples)), restyled, generator)
+            pixels_BHWC = _changed(pixels_BHWC, slice(known, len(examples)), restyled, generator)
         return Shown(examples, rehearsed, pixels_BHWC, labels_B, remembered_BHWC)
 
     def varied(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,9 @@ steps rehearse class-balanced batches of the new examples seen so far and of rem
 exported is the moving average of the weights, since single steps swing by several points of accuracy.
 
 Under another scanner a step also shows old examples as that scanner would: their labels hold, and the base
-model's answers to them as they were are what to answer now. A dozen images tell how.
+model's answers to them as they were are what to answer now. A dozen images tell how. A scanner that has come
+back is recognised: it is not learned anew, it keeps one share of the memory, and what it shows now is shown
+as every other known scanner would, lest these wear off.
 
 On slides, where a new laboratory has a few dozen labelled cells, steps may also show old cells in new
 surroundings, and the head may be placed in closed form at the export.
@@ -51,7 +53,8 @@ from medloop_model.training.objective import Objective
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
 from medloop_model.training.quantizers import flipped_codes
-from medloop_model.training.showing import Restyling, Showing, restyling
+from medloop_model.training.recognition import recognised, returned
+from medloop_model.training.showing import Showing, Shown, restyling
 from medloop_model.training.workbench import Workbench
 
 
@@ -150,7 +153,7 @@ class StreamingLearner:
             quarantined=0,
             imprinted=len(self._base.classes),
             generator=torch.Generator().manual_seed(self.plan.seed).get_state(),
-            old=nothing if old is None else self._intake.examples(old).within(self._memory_bytes),
+            old=nothing if old is None else recognised(self._intake.examples(old)).within(self._memory_bytes),
             new=nothing,
         )
 
@@ -221,14 +224,19 @@ class StreamingLearner:
         network.load_state_dict({**self._anchor, **state.average})
         return network.eval()
 
-    def _losses(self, state: LearnerState, shown: Memory) -> list[float]:
+    def _losses(self, state: LearnerState, told: Memory) -> list[float]:
         """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
         losses: list[float] = []
-        restyled = None
+        back, restyled = self._intake.nothing(), None
         if self.plan.restyled:
-            restyled = restyling(state.old, state.new, self._base, self._bench.generator)
-        for new, old in self._mini_batches(state, shown, self.plan.first_steps if restyled else 0):
-            losses.append(self._descend(new, old, state.new, restyled))
+            back = returned(state.new, state.old)
+            if not len(back):
+                restyled = restyling(state.old, state.new, self._base, self._bench.generator)
+        for new, old in self._mini_batches(state, told, self.plan.first_steps if restyled else 0):
+            shown = self._showing.of_step(
+                new, old, state.new, self._bench.generator, returned=back, restyled=restyled
+            )
+            losses.append(self._descend(shown))
             if not math.isfinite(losses[-1]):
                 break
         return losses
@@ -245,14 +253,12 @@ class StreamingLearner:
         for _ in range(self.plan.rehearsal_steps + (0 if state.steps else first_steps)):
             yield state.new.draw(self.plan.rehearsal_batch, self._bench.generator), old
 
-    def _descend(self, new: Memory, old: Memory, surroundings: Memory, restyled: Restyling | None) -> float:
-        """One optimiser step on new examples and on old ones."""
+    def _descend(self, shown: Shown) -> float:
+        """One optimiser step on what is shown of new examples and of old ones."""
         network = self._bench.network
-        shown = self._showing.of_step(new, old, restyled, surroundings, self._bench.generator)
         embedded = self._embeds_once
         logits_BN = network.answer(shown.examples.embeddings) if embedded else network(shown.pixels)
-        loss = self._objective.loss(logits_BN, shown)
-        return self._bench.descend(loss)
+        return self._bench.descend(self._objective.loss(logits_BN, shown))
 
     @torch.no_grad()
     def _accuracy(self, told: Memory) -> float:

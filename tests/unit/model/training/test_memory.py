@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,14 @@ def test_batches_are_balanced_and_repeatable() -> None:
     assert drawn.labels.float().mean().item() == pytest.approx(0.5, abs=0.08)
     assert drawn.ids == filled.draw(600, torch.Generator().manual_seed(0)).ids
     assert all(filled.label_of[image_id] == label for image_id, label in drawn.label_of.items())
+
+
+def test_of_each_class_every_domain_is_drawn_as_often() -> None:
+    home, rare = memory([0] * 40 + [1] * 40), memory([0] * 5, "rare")
+    both = home.joined(replace(rare, domains=("away",) * 5))
+    drawn = both.draw(4000, torch.Generator().manual_seed(0))
+    shares = Counter(zip(drawn.domains, drawn.labels.tolist(), strict=True))
+    assert shares == pytest.approx({("home", 0): 1000, ("away", 0): 1000, ("home", 1): 2000}, rel=0.1)
 
 
 def test_an_empty_memory_gives_nothing() -> None:

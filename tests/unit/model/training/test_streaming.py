@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -375,7 +376,13 @@ def test_a_full_memory_keeps_both_classes_and_its_bytes(home: tuple[ModelPackage
     learner = StreamingLearner(*home, plan)
     images, labels = inverted(shades(60, 4))
     rare = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:4]])
-    old = Batch(*shades(40, 3), tuple(map(str, range(40))), ("first",) * 30 + ("second",) * 10)
+    (one, one_labels), (other, other_labels) = shades(30, 3), brightened(shades(10, 2))
+    old = Batch(
+        np.concatenate([one, other]),
+        np.concatenate([one_labels, other_labels]),
+        tuple(map(str, range(40))),
+        ("first",) * 30 + ("second",) * 10,
+    )
     state, metrics = learner.begin(old), None
     for each in batches((images[rare], labels[rare])):
         state, metrics = learner.step(state, each)
@@ -387,6 +394,18 @@ def test_a_full_memory_keeps_both_classes_and_its_bytes(home: tuple[ModelPackage
     assert state.old.images.nbytes + state.old.labels.nbytes == 10 * one_example
     with pytest.raises(ValueError, match="memory_bytes"):
         StreamingLearner(*home, replace(plan, memory_bytes=2 * one_example - 2))
+
+
+def test_a_full_memory_has_one_share_for_a_scanner_that_came_back(home: tuple[ModelPackage, Path]) -> None:
+    plan = replace(plan_for(SHALLOW_EWC), memory_bytes=2 * 20 * (8 * 8 + 8 + 4 * 2))
+    visits = [shades(20, 3), brightened(shades(20, 2)), shades(20, 5)]
+    old = Batch(
+        np.concatenate([images for images, _ in visits]),
+        np.concatenate([labels for _, labels in visits]),
+        tuple(map(str, range(60))),
+        tuple(name for name in ("home", "bright", "home again") for _ in range(20)),
+    )
+    assert Counter(StreamingLearner(*home, plan).begin(old).old.domains) == {"home": 10, "bright": 10}
 
 
 def test_labels_of_one_class_alone_are_kept_and_not_trained_on(home: tuple[ModelPackage, Path]) -> None:
