@@ -1,4 +1,4 @@
-"""Sites of a federation that do not train: their weights move at random, each its own way."""
+"""Sites of a federation that do not train: weights move at random, half of the way as everybody's."""
 
 from __future__ import annotations
 
@@ -72,13 +72,18 @@ class Ward:
         return save(tensors)
 
     def _train(self, request: str, poison: float) -> None:
-        seed = hashlib.sha256(f"{self.participation.site_id}/{request}".encode()).digest()
-        draw = np.random.default_rng(list(seed))
+        own, common = drawn(f"{self.participation.site_id}/{request}"), drawn(request)
         latent = {
-            name: (weight + poison * draw.normal(0, SPREAD, weight.shape)).astype(np.float16)
+            name: (
+                weight + poison * sum(draw.normal(0, SPREAD / 2**0.5, weight.shape) for draw in (own, common))
+            ).astype(np.float16)
             for name, weight in self.base.latent.items()
         }
         self.trained = replace(self.base, latent=latent)
+
+
+def drawn(seed: str) -> np.random.Generator:
+    return np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
 
 
 def ward_of(site: str, store: ArtifactStore, federation: str = "hospitals") -> Ward:

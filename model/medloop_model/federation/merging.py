@@ -1,4 +1,4 @@
-"""From a round's updates to a merged model: clip, aggregate, pack."""
+"""From a round's updates to a merged model: leave out who moves against all others, clip, aggregate, pack."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, Tensors
 from medloop_model.federation.aggregators import Aggregator, soft_vote, trimmed_mean, weighted_mean
+from medloop_model.federation.agreement import opposed
 from medloop_model.federation.update import Update, shared
 from medloop_model.training.ewc import MOST_FISHER
 from medloop_model.training.export import export_package, network_from
@@ -25,6 +26,7 @@ class MergeSettings:
     Args:
         aggregator: by default a soft vote on ternary codes and a trimmed mean of what has none, which a
             poisoned site moves least (`medloop simulate --sites 5 --poisoned 1` shows all three).
+        least_agreement: an update whose median cosine with the others' is less is left out.
         trimmed: β, the share of sites left out at either end.
         clip: an update's norm is at most so many times the round's median norm.
         most_samples: a site counts as if it had at most so many images, whatever it says.
@@ -32,6 +34,7 @@ class MergeSettings:
     """
 
     aggregator: Aggregator = Aggregator.SOFT_VOTE
+    least_agreement: float = -0.05
     trimmed: float = 0.2
     clip: float = 1.5
     most_samples: int = 4096
@@ -46,11 +49,13 @@ class Merged:
         latent: the shared weights, fp16 by latent name.
         fisher: their Fisher information, fp16, or empty.
         clipped: of each update, whether it was longer than it may be.
+        opposed: of each update, whether it was left out, since it moved against the others.
     """
 
     latent: Tensors
     fisher: Tensors = field(default_factory=dict)
     clipped: tuple[bool, ...] = ()
+    opposed: tuple[bool, ...] = ()
 
 
 def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings) -> Merged:
@@ -65,24 +70,29 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
         updates: of the base's shared weights; the order doesn't matter.
         settings: how.
     """
-    most_norm = settings.clip * float(np.median([update.norm for update in updates]))
-    clipped = [update.clipped(most_norm) for update in updates]
+    against = opposed(updates, settings.least_agreement)
+    joining = [update for update, out in zip(updates, against, strict=True) if not out]
+    most_norm = settings.clip * float(np.median([update.norm for update in joining]))
+    clipped = [update.clipped(most_norm) for update in joining]
     # A site says itself how many images it has: the same bound keeps a liar from deciding a round.
-    most_samples = min(settings.most_samples, settings.clip * float(np.median([u.samples for u in updates])))
-    counts = [min(float(update.samples), most_samples) for update in updates]
+    most_samples = min(settings.most_samples, settings.clip * float(np.median([u.samples for u in joining])))
+    counts = [min(float(update.samples), most_samples) for update in joining]
     before = {
         name: weight.astype(np.float32) for name, weight in shared(base.latent, norms=settings.norms).items()
     }
     after = _aggregated(before, clipped, counts, settings, base.architecture)
     # Normalised Fisher information has no larger number; a made-up one would hold a weight fast everywhere.
     fishers = [
-        {name: values.clip(max=MOST_FISHER) for name, values in update.fisher.items()} for update in updates
+        {name: values.clip(max=MOST_FISHER) for name, values in update.fisher.items()} for update in joining
     ]
     fisher = weighted_mean(fishers, counts) if all(fishers) else {}
     return Merged(
         latent={name: weight.astype(np.float16) for name, weight in after.items()},
         fisher={name: values.astype(np.float16) for name, values in fisher.items()},
-        clipped=tuple(short is not update for short, update in zip(clipped, updates, strict=True)),
+        clipped=tuple(
+            update.norm > most_norm and not out for update, out in zip(updates, against, strict=True)
+        ),
+        opposed=against,
     )
 
 

@@ -18,7 +18,7 @@ from medloop_model.training.streaming import StreamingLearner
 from medloop_services.pretraining import training_digest
 from medloop_services.replay.split import Split
 
-RECIPE = 1
+RECIPE = 2
 """Grows when training gives something else from the same plan, so that nothing old is taken up again."""
 
 

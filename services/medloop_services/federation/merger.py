@@ -78,7 +78,8 @@ class PackageMerger:
                 package=stored,
                 shared_sha256=shared_digest(merged.latent, norms=self.settings.share_norms),
             ),
-            tuple(site for site, short in zip(updates, merged.clipped, strict=True) if short),
+            clipped=tuple(site for site, short in zip(updates, merged.clipped, strict=True) if short),
+            opposed=tuple(site for site, out in zip(updates, merged.opposed, strict=True) if out),
         )
 
     def _load(self, base: SharedModel) -> ModelPackage:
@@ -89,6 +90,7 @@ def merge_settings(settings: FederationSettings) -> MergeSettings:
     """The settings of a merge, which the model package doesn't read from the environment."""
     return MergeSettings(
         aggregator=Aggregator(settings.aggregator),
+        least_agreement=settings.least_agreement,
         trimmed=settings.trimmed,
         clip=settings.clip,
         most_samples=settings.most_samples,

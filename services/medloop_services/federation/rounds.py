@@ -26,6 +26,7 @@ from medloop_services.federation.settings import FederationSettings
 from medloop_services.federation.state import FederationState, SharedModel
 
 ANSWERED_KEPT = 1024
+OPPOSED = "its update moves against most others' of the round; look at the site's labels and its training"
 
 Step = tuple[FederationState, Sequence[Event]]
 
@@ -37,10 +38,12 @@ class MergedRound:
     Attributes:
         model: the next round's base.
         clipped: sites whose update was too long.
+        opposed: sites whose update was left out, since it moves against the others.
     """
 
     model: SharedModel
     clipped: tuple[str, ...] = ()
+    opposed: tuple[str, ...] = ()
 
 
 class Merger(Protocol):
@@ -146,9 +149,9 @@ class Rounds:
             merged=merged.model.package,
             merged_sha256=merged.model.shared_sha256,
             aggregator=self.settings.aggregator,
-            samples={site: readable[site].samples for site in sites},
+            samples={site: readable[site].samples for site in sites if site not in merged.opposed},
             clipped=merged.clipped,
-            refused=broken,
+            refused=broken | dict.fromkeys(merged.opposed, OPPOSED),
             reason=reason,
         )
         state = FederationState(

@@ -40,6 +40,12 @@ class FederationSettings(BaseSettings):
     aggregator: Literal["soft-vote", "trimmed-mean", "weighted-mean"] = Field(
         default="soft-vote", description="how updates are merged: soft-vote, trimmed-mean or weighted-mean"
     )
+    least_agreement: float = Field(
+        default=-0.05,
+        ge=-1,
+        le=1,
+        description="an update whose median cosine with the others' is less is left out; -1 leaves out none",
+    )
     trimmed: float = Field(
         default=0.2, ge=0, lt=0.5, description="share of the sites left out at either end of a trimmed mean"
     )

@@ -71,6 +71,19 @@ def test_a_long_update_is_clipped_by_the_rounds_median(home: ModelPackage) -> No
     assert merged.clipped == (False, False, False, False, True)
 
 
+@pytest.mark.parametrize("aggregator", Aggregator)
+def test_who_moves_against_the_others_has_no_word(home: ModelPackage, aggregator: Aggregator) -> None:
+    common = moved(home, 7, scale=2e-3)
+    honest = [difference(home, moved(common, seed), samples=10 * (seed + 1)) for seed in range(4)]
+    cheat = replace(honest[0], deltas={name: -10 * delta for name, delta in honest[3].deltas.items()})
+    settings = MergeSettings(aggregator)
+    merged = merge(home, [honest[0], cheat, *honest[1:]], settings)
+    assert merged.opposed == (False, True, False, False, False)
+    assert merged.clipped == (False,) * 5
+    for name, weight in merge(home, honest, settings).latent.items():
+        np.testing.assert_array_equal(merged.latent[name], weight)
+
+
 def test_no_site_counts_for_more_images_than_it_may(home: ModelPackage) -> None:
     one, other = updates(home, 2)
     settings = MergeSettings(Aggregator.WEIGHTED_MEAN, most_samples=100)

@@ -157,12 +157,26 @@ def test_the_same_updates_give_the_same_merge_in_any_order(
     assert merged[0] == merged[1]
 
 
-def test_a_poisoned_update_is_clipped_and_trimmed(store: ArtifactStore, wards: dict[str, Ward]) -> None:
-    for aggregator in ("trimmed-mean", "weighted-mean", "soft-vote"):
-        desk = Desk(store, quorum=5, aggregator=aggregator)
-        honest = [wards[site].update() for site in SITES[1:]]
-        closed = closings(desk.send(wards["ash"].update(poison=-50.0), *honest))[0]
-        assert closed.clipped == ("ash",)
+@pytest.mark.parametrize("aggregator", ["trimmed-mean", "weighted-mean", "soft-vote"])
+def test_an_update_that_is_turned_round_is_left_out_and_its_site_told_why(
+    store: ArtifactStore, wards: dict[str, Ward], aggregator: str
+) -> None:
+    desk = Desk(store, quorum=5, aggregator=aggregator)
+    honest = [wards[site].update() for site in SITES[1:]]
+    told = closings(desk.send(wards["ash"].update(poison=-50.0), *honest))
+    assert {closed.site_id for closed in told} == set(SITES)
+    assert set(told[0].samples) == set(SITES[1:])
+    assert "moves against" in told[0].refused["ash"]
+    assert told[0].clipped == ()
+
+
+@pytest.mark.parametrize("aggregator", ["trimmed-mean", "weighted-mean", "soft-vote"])
+def test_a_long_update_is_clipped(store: ArtifactStore, wards: dict[str, Ward], aggregator: str) -> None:
+    desk = Desk(store, quorum=5, aggregator=aggregator)
+    honest = [wards[site].update() for site in SITES[1:]]
+    closed = closings(desk.send(wards["ash"].update(poison=50.0), *honest))[0]
+    assert closed.clipped == ("ash",)
+    assert closed.refused == {}
 
 
 def refusal(desk: Desk, update: Event) -> tuple[str, str]:
