@@ -123,9 +123,11 @@ def test_back_at_a_known_scanner_the_model_goes_part_of_the_way(home: tuple[Mode
     )
     for name, base in home[0].latent.items():
         part = base + (learned.latent[name] - base) / 4
-        assert released.latent[name] == pytest.approx(part, abs=1e-6), name
+        assert released.latent[name] == pytest.approx(part, abs=2e-4, rel=2e-3), name  # kept as float16
     elsewhere = brightened(shades(32, 4))
-    whole, same = (adapt(home, each, shades(64, 3), elsewhere) for each in (plan, replace(plan, returning=1.0)))
+    whole, same = (
+        adapt(home, each, shades(64, 3), elsewhere) for each in (plan, replace(plan, returning=1.0))
+    )
     assert all(np.array_equal(whole.latent[name], same.latent[name]) for name in home[0].latent)
 
 
