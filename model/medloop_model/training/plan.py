@@ -30,6 +30,9 @@ class TrainingPlan:
         restyled: old examples that a step shows as the new scanner would (`restyle`), beside its others.
         revisited: examples that a step shows as another old domain's scanner would, if there are several,
             beside its others; an even number.
+        returning: share of the way from the base model's weights to the learned ones that is exported when
+            the new images come from a known scanner: little is to be learned there, and the mean of both is
+            better on all known scanners (WiSE-FT, arXiv 2109.01903).
         first_steps: optimiser steps more on the first mini-batch, from which restyled images teach already.
         transplanted: old examples that a step shows in new surroundings (`transplant`), beside its others.
         discriminant_images: augmented examples of each domain that the exported head is fitted to in closed
@@ -59,6 +62,7 @@ class TrainingPlan:
     everything: bool = False
     restyled: int = 0
     revisited: int = 0
+    returning: float = 1.0
     first_steps: int = 0
     transplanted: int = 0
     discriminant_images: int = 0

@@ -32,7 +32,9 @@ def measured_plan(
             discriminant_images=128,
         )
     if strategy == SHALLOW_EWC:
-        return replace(plan, everything=True, retention=1.0, restyled=16, revisited=16, first_steps=100)
+        return replace(
+            plan, everything=True, retention=1.0, restyled=16, revisited=16, returning=0.5, first_steps=100
+        )
     if strategy == DISTIL_ALL:
         # Readers may go by what augmentation changes: how faint a shadow is, how large. Without any the
         # new policy is learned faster still, and what it leaves as it was is forgotten: half as much.

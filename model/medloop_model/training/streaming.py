@@ -221,17 +221,21 @@ class StreamingLearner:
 
     def _averaged(self, state: LearnerState) -> BiTMedViT:
         network = BiTMedViT(self._architecture)
-        network.load_state_dict({**self._anchor, **state.average})
+        share = self.plan.returning if len(self._returned(state)) else 1.0
+        moved = {name: torch.lerp(self._anchor[name], end, share) for name, end in state.average.items()}
+        network.load_state_dict({**self._anchor, **moved})
         return network.eval()
+
+    def _returned(self, state: LearnerState) -> Memory:
+        """The new examples, if they come from a known scanner."""
+        return returned(state.new, state.old) if self.plan.restyled else self._intake.nothing()
 
     def _losses(self, state: LearnerState, told: Memory) -> list[float]:
         """Take one mini-batch's steps, on a bench that is laid out, as far as their losses are finite."""
         losses: list[float] = []
-        back, restyled = self._intake.nothing(), None
-        if self.plan.restyled:
-            back = returned(state.new, state.old)
-            if not len(back):
-                restyled = restyling(state.old, state.new, self._base, self._bench.generator)
+        back, restyled = self._returned(state), None
+        if self.plan.restyled and not len(back):
+            restyled = restyling(state.old, state.new, self._base, self._bench.generator)
         for new, old in self._mini_batches(state, told, self.plan.first_steps if restyled else 0):
             shown = self._showing.of_step(
                 new, old, state.new, self._bench.generator, returned=back, restyled=restyled

@@ -119,6 +119,21 @@ def test_a_few_images_of_a_new_scanner_teach_all_that_is_remembered(
     assert plain < 0.9
 
 
+def test_back_at_a_known_scanner_the_model_goes_part_of_the_way(home: tuple[ModelPackage, Path]) -> None:
+    plan = replace(plan_for(SHALLOW_EWC), returning=0.25)
+    released, learned = (
+        adapt(home, each, shades(64, 3), shades(32, 4)) for each in (plan, replace(plan, returning=1.0))
+    )
+    for name, base in home[0].latent.items():
+        part = base + (learned.latent[name] - base) / 4
+        assert released.latent[name] == pytest.approx(part, abs=2e-4, rel=2e-3), name  # kept as float16
+    elsewhere = brightened(shades(32, 4))
+    whole, same = (
+        adapt(home, each, shades(64, 3), elsewhere) for each in (plan, replace(plan, returning=1.0))
+    )
+    assert all(np.array_equal(whole.latent[name], same.latent[name]) for name in home[0].latent)
+
+
 def test_a_new_policy_is_learned_against_the_teacher(home: tuple[ModelPackage, Path]) -> None:
     swapped = [(images, 1 - labels) for images, labels in (shades(128, 4), shades(100, 5))]
     adapted = adapt(home, plan_for(DISTIL_ALL), shades(64, 3), swapped[0])
