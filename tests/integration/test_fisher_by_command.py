@@ -6,11 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from medloop_model import pretrained
+from medloop_model.checkpoint import load_package, save_package
 from medloop_schemas import (
     AdaptationRequested,
     Diagnosis,
@@ -118,7 +120,9 @@ def test_of_a_package_that_nobody_released_nothing_is_published(
     settings: BusSettings, tmp_path: Path
 ) -> None:
     before = len(published(settings))
-    ran = medloop_fisher(settings, pretrained.path("pneumonia"), tmp_path / "fisher.safetensors")
+    own = load_package(pretrained.path("phantom"), parts=("packed", "latent"))
+    save_package(replace(own, provenance={**own.provenance, "of": "a test"}), tmp_path / "own.safetensors")
+    ran = medloop_fisher(settings, tmp_path / "own.safetensors", tmp_path / "fisher.safetensors")
     assert ran.returncode == 2
     assert "no release is of the package with sha256" in ran.stderr
     assert not (tmp_path / "fisher.safetensors").exists()

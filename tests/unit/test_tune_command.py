@@ -41,6 +41,8 @@ def test_a_candidate_is_written_with_its_evidence(run: Run, tmp_path: Path) -> N
     status, said, _ = run("--labels", "96", "--before", "120", "--json", "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["cause"] == "data-drift"
+    assert figures["choice"]["reason_codes"][0] == "data-drift"
+    assert figures["choice"]["reasons"][0] in said
     assert status == (0 if figures["verdict"]["passed"] else 1)
     validation = figures["evidence"]["validation"]
     assert validation["new"]["studies"] + figures["evidence"]["new_labels"] <= 96

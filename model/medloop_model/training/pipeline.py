@@ -133,9 +133,13 @@ class Candidate:
 
     def as_json(self) -> dict[str, Any]:
         """All but the package, as plain types."""
+        reasons = {
+            "reasons": [reason.sentence for reason in self.choice.reasons],
+            "reason_codes": [reason.code for reason in self.choice.reasons],
+        }
         return {
             "cause": self.cause.value,
-            "choice": asdict(self.choice),
+            "choice": asdict(self.choice) | reasons,
             "verdict": asdict(self.verdict),
             "evidence": asdict(self.evidence),
         }
