@@ -108,6 +108,9 @@ class RoundClosed(Event):
         min_length=1, description="site → labelled images behind its update"
     )
     clipped: tuple[Identifier, ...] = Field(default=(), description="sites whose update was too long")
+    agreement: dict[Identifier, float] = Field(
+        default_factory=dict, description="site → median cosine of its update with the others'"
+    )
     refused: dict[Identifier, str] = Field(default_factory=dict, description="site → why it wasn't merged")
     reason: str = Field(min_length=1, description="why the round was closed, one sentence")
 

@@ -11,7 +11,7 @@ import numpy as np
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import ModelPackage, Tensors
 from medloop_model.federation.aggregators import Aggregator, soft_vote, trimmed_mean, weighted_mean
-from medloop_model.federation.agreement import opposed
+from medloop_model.federation.agreement import agreement, opposed
 from medloop_model.federation.update import Update, shared
 from medloop_model.training.ewc import MOST_FISHER
 from medloop_model.training.export import export_package, network_from
@@ -26,7 +26,8 @@ class MergeSettings:
     Args:
         aggregator: by default a soft vote on ternary codes and a trimmed mean of what has none, which a
             poisoned site moves least (`medloop simulate --sites 5 --poisoned 1` shows all three).
-        least_agreement: an update whose median cosine with the others' is less is left out.
+        least_agreement: a site's update is left out if its median cosine with the others', in the mean of
+            the site's last rounds, is less.
         trimmed: β, the share of sites left out at either end.
         clip: an update's norm is at most so many times the round's median norm.
         most_samples: a site counts as if it had at most so many images, whatever it says.
@@ -49,16 +50,23 @@ class Merged:
         latent: the shared weights, fp16 by latent name.
         fisher: their Fisher information, fp16, or empty.
         clipped: of each update, whether it was longer than it may be.
-        opposed: of each update, whether it was left out, since it moved against the others.
+        agreement: of each update, its median cosine with the others.
+        opposed: of each update, whether it was left out, since its site moves against the others.
     """
 
     latent: Tensors
     fisher: Tensors = field(default_factory=dict)
     clipped: tuple[bool, ...] = ()
+    agreement: tuple[float, ...] = ()
     opposed: tuple[bool, ...] = ()
 
 
-def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings) -> Merged:
+def merge(
+    base: ModelPackage,
+    updates: Sequence[Update],
+    settings: MergeSettings,
+    earlier: Sequence[Sequence[float]] = (),
+) -> Merged:
     """Merge the updates of a round, at least one.
 
     The clip follows the round's median norm, and likewise its median number of images, so that it needs no
@@ -69,8 +77,11 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
         base: with its latent weights, which every update starts from.
         updates: of the base's shared weights; the order doesn't matter.
         settings: how.
+        earlier: each update's site's `agreement` in its rounds before, or nothing of any.
     """
-    against = opposed(updates, settings.least_agreement)
+    agreed = agreement(updates).tolist()
+    rounds = [(*before, now) for before, now in zip(earlier or [()] * len(updates), agreed, strict=True)]
+    against = opposed(rounds, settings.least_agreement)
     joining = [update for update, out in zip(updates, against, strict=True) if not out]
     most_norm = settings.clip * float(np.median([update.norm for update in joining]))
     clipped = [update.clipped(most_norm) for update in joining]
@@ -92,6 +103,7 @@ def merge(base: ModelPackage, updates: Sequence[Update], settings: MergeSettings
         clipped=tuple(
             update.norm > most_norm and not out for update, out in zip(updates, against, strict=True)
         ),
+        agreement=tuple(agreed),
         opposed=against,
     )
 

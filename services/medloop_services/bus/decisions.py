@@ -61,6 +61,7 @@ TOLD: Mapping[type[Event], tuple[str, ...]] = {
         "aggregator",
         "samples",
         "clipped",
+        "agreement",
         "refused",
         "reason",
     ),

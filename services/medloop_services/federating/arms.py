@@ -59,6 +59,7 @@ class Arms:
         """
         own = [self.base for _ in self.hospitals]
         residuals: dict[str, Tensors] = {}
+        agreed: dict[str, tuple[float, ...]] = {}
         for number in range(self.rounds):
             plan = self._plan(number)
             bases = [with_proximal_term(mine, plan, proximal) if proximal else (mine, plan) for mine in own]
@@ -66,7 +67,7 @@ class Arms:
                 self.training.trained(base, hospital.training, plan, hospital.name)
                 for (base, plan), hospital in zip(bases, self.hospitals, strict=True)
             ]
-            updates = []
+            updates: dict[str, Update] = {}
             for place, hospital in enumerate(self.hospitals):
                 update = difference(own[place], trained[place], len(hospital.training), norms=settings.norms)
                 if not update.norm:
@@ -75,8 +76,11 @@ class Arms:
                     turned(update) if place < poisoned else update, residuals.get(hospital.name)
                 )
                 residuals[hospital.name] = packed.residual
-                updates.append(decompress(packed.payload, update.deltas))
-            merged = merge(own[0], updates, settings)
+                updates[hospital.name] = decompress(packed.payload, update.deltas)
+            earlier = [agreed.get(name, ()) for name in updates]
+            merged = merge(own[0], list(updates.values()), settings, earlier)
+            for name, before, now in zip(updates, earlier, merged.agreement, strict=True):
+                agreed[name] = (*before, now)
             own = [with_merged(mine, merged, {"round": number + 1}) for mine in trained]
         return own
 

@@ -23,6 +23,7 @@ PROXIMAL = 0.01
 """μ of FedProx; the paper tries 0.001 to 1."""
 
 POISONED = "poisoned, "
+WITHOUT = "without the poisoned, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ def compare(arms: Arms, settings: MergeSettings, poisoned: int = 0) -> list[Row]
     Args:
         arms: trains them.
         settings: of the merge; every aggregator is tried.
-        poisoned: so many sites, the first ones, cheat in a second run of each federation. All rows are then
-            of the other sites alone.
+        poisoned: so many sites, the first ones, cheat in a second run of each federation, and are not there
+            in a third, which is what the second can come to at best. All rows are then of the others alone.
     """
     measured = arms.hospitals[poisoned:]
 
@@ -64,6 +65,8 @@ def compare(arms: Arms, settings: MergeSettings, poisoned: int = 0) -> list[Row]
         if poisoned:
             cheated = arms.federated(chosen, poisoned=poisoned)
             rows.append(row(f"{POISONED}{aggregator}", cheated[poisoned:]))
+            honest = replace(arms, hospitals=measured)
+            rows.append(row(f"{WITHOUT}{aggregator}", honest.federated(chosen)))
     prox = arms.federated(replace(settings, aggregator=Aggregator.WEIGHTED_MEAN), proximal=PROXIMAL)
     rows.append(row("federated, weighted-mean, FedProx", prox[poisoned:]))
     rows.append(row("pooled", [arms.pooled()] * len(measured)))

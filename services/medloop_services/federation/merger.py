@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -55,14 +55,21 @@ class PackageMerger:
             raise InvalidEvent(error.code, "payload", str(error)) from error
         return update
 
-    def merge(self, base: SharedModel, updates: Mapping[str, Update]) -> MergedRound:
+    def merge(
+        self, base: SharedModel, updates: Mapping[str, Update], earlier: Mapping[str, Sequence[float]]
+    ) -> MergedRound:
         """Store what sites have learned together: shared weights and Fisher information, as a package.
 
         Raises:
             TransientError: the store is away.
         """
         before = self._load(base)
-        merged = merge(before, list(updates.values()), merge_settings(self.settings))
+        merged = merge(
+            before,
+            list(updates.values()),
+            merge_settings(self.settings),
+            [earlier.get(site, ()) for site in updates],
+        )
         package = ModelPackage(
             before.architecture,
             latent=merged.latent,
@@ -79,6 +86,7 @@ class PackageMerger:
                 shared_sha256=shared_digest(merged.latent, norms=self.settings.share_norms),
             ),
             clipped=tuple(site for site, short in zip(updates, merged.clipped, strict=True) if short),
+            agreement=dict(zip(updates, merged.agreement, strict=True)),
             opposed=tuple(site for site, out in zip(updates, merged.opposed, strict=True) if out),
         )
 

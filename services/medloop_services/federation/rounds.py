@@ -13,10 +13,11 @@ Time is that of the updates: a round is closed late by the first update after it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from medloop_model.federation.agreement import ROUNDS
 from medloop_model.federation.errors import StaleBase, UnknownSite, WrongSignature
 from medloop_model.federation.signature import verify
 from medloop_model.federation.update import Update
@@ -38,11 +39,13 @@ class MergedRound:
     Attributes:
         model: the next round's base.
         clipped: sites whose update was too long.
-        opposed: sites whose update was left out, since it moves against the others.
+        agreement: each site's median cosine with the others.
+        opposed: sites whose update was left out, since they move against the others.
     """
 
     model: SharedModel
     clipped: tuple[str, ...] = ()
+    agreement: Mapping[str, float] = field(default_factory=dict)
     opposed: tuple[str, ...] = ()
 
 
@@ -52,7 +55,9 @@ class Merger(Protocol):
     def read(self, submitted: UpdateSubmitted, base: SharedModel) -> Update:
         """Raise InvalidEvent if the payload is broken or of another model, TransientError if not now."""
 
-    def merge(self, base: SharedModel, updates: Mapping[str, Update]) -> MergedRound:
+    def merge(
+        self, base: SharedModel, updates: Mapping[str, Update], earlier: Mapping[str, Sequence[float]]
+    ) -> MergedRound:
         """Store what the sites' updates come to."""
 
 
@@ -138,7 +143,7 @@ class Rounds:
         readable, broken = self._read_again(state)
         if len(readable) < self.settings.minimum:
             return state.model_copy(update={"updates": _only(state, readable), "refused": broken}), ()
-        merged = self.merger.merge(state.base, readable)
+        merged = self.merger.merge(state.base, readable, state.agreement)
         first, *_ = sites = sorted(readable)
         closed = RoundClosed(
             time=max(now, *(update.time for update in state.updates.values())),
@@ -151,11 +156,16 @@ class Rounds:
             aggregator=self.settings.aggregator,
             samples={site: readable[site].samples for site in sites if site not in merged.opposed},
             clipped=merged.clipped,
+            agreement=dict(merged.agreement),
             refused=broken | dict.fromkeys(merged.opposed, OPPOSED),
             reason=reason,
         )
         state = FederationState(
-            base=merged.model, number=state.number + 1, closed=closed, answered=state.answered
+            base=merged.model,
+            number=state.number + 1,
+            closed=closed,
+            answered=state.answered,
+            agreement=_lengthened(state.agreement, merged.agreement),
         )
         return state, [closed.model_copy(update={"site_id": site}) for site in sites]
 
@@ -181,3 +191,10 @@ class Rounds:
 
 def _only(state: FederationState, readable: Mapping[str, Update]) -> dict[str, UpdateSubmitted]:
     return {site: state.updates[site] for site in readable}
+
+
+def _lengthened(
+    agreed: Mapping[str, tuple[float, ...]], now: Mapping[str, float]
+) -> dict[str, tuple[float, ...]]:
+    """Each site's agreement in its last rounds, this one included."""
+    return {**agreed, **{site: (*agreed.get(site, ()), cosine)[-ROUNDS:] for site, cosine in now.items()}}

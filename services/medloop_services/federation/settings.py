@@ -44,7 +44,8 @@ class FederationSettings(BaseSettings):
         default=-0.05,
         ge=-1,
         le=1,
-        description="an update whose median cosine with the others' is less is left out; -1 leaves out none",
+        description="a site is left out if its update's median cosine with the others', in the mean of its "
+        "last three rounds, is less; -1 leaves out none",
     )
     trimmed: float = Field(
         default=0.2, ge=0, lt=0.5, description="share of the sites left out at either end of a trimmed mean"

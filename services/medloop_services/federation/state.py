@@ -33,6 +33,8 @@ class FederationState(ServiceState):
     """Site → its last update of this round."""
     refused: dict[str, str] = Field(default_factory=dict)
     """Site → why its update isn't in this round."""
+    agreement: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Site → how far it agreed with the others in its last rounds."""
     closed: RoundClosed | None = None
     """The last round's result, for sites that come late."""
     answered: tuple[str, ...] = ()

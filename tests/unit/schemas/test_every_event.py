@@ -308,6 +308,7 @@ STRATEGIES: dict[type[Event], st.SearchStrategy[Any]] = {
         aggregator=texts,
         samples=st.dictionaries(identifiers, st.integers(1, 2**31), min_size=1, max_size=3),
         clipped=many(identifiers),
+        agreement=st.dictionaries(identifiers, numbers, max_size=3),
         refused=st.dictionaries(identifiers, texts, max_size=3),
         reason=texts,
     ),

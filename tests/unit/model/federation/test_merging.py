@@ -79,9 +79,17 @@ def test_who_moves_against_the_others_has_no_word(home: ModelPackage, aggregator
     settings = MergeSettings(aggregator)
     merged = merge(home, [honest[0], cheat, *honest[1:]], settings)
     assert merged.opposed == (False, True, False, False, False)
+    assert merged.agreement[1] < -0.1 < 0.1 < min(merged.agreement[:1] + merged.agreement[2:])
     assert merged.clipped == (False,) * 5
     for name, weight in merge(home, honest, settings).latent.items():
         np.testing.assert_array_equal(merged.latent[name], weight)
+
+
+def test_what_a_site_did_before_counts_too(home: ModelPackage) -> None:
+    common = moved(home, 7, scale=2e-3)
+    some = [difference(home, moved(common, seed), samples=10) for seed in range(4)]
+    merged = merge(home, some, MergeSettings(), earlier=[(), (0.2,), (-0.9, -0.9), (0.1, 0.1)])
+    assert merged.opposed == (False, False, True, False)
 
 
 def test_no_site_counts_for_more_images_than_it_may(home: ModelPackage) -> None:

@@ -168,6 +168,8 @@ def test_an_update_that_is_turned_round_is_left_out_and_its_site_told_why(
     assert set(told[0].samples) == set(SITES[1:])
     assert "moves against" in told[0].refused["ash"]
     assert told[0].clipped == ()
+    assert told[0].agreement["ash"] < 0 < told[0].agreement["birch"]
+    assert desk.state.agreement["ash"] == (told[0].agreement["ash"],)
 
 
 @pytest.mark.parametrize("aggregator", ["trimmed-mean", "weighted-mean", "soft-vote"])
