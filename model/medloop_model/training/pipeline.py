@@ -33,6 +33,7 @@ from medloop_model.training.calibration import (
 )
 from medloop_model.training.images import to_labels
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.reason import told
 from medloop_model.training.selector import Bounds, Cause, Choice, Labels, ModelFacts, Recalibration, choose
 from medloop_model.training.streaming import StreamingLearner
 from medloop_model.training.tuning import Past, Scores, Trial, Tuned, TuningSettings, brier_scores, tune
@@ -386,12 +387,7 @@ class _Task:
                 Engine(package), self.report.new.images, self.report.new.labels, self.settings.seed, studies
             )
             package = replace(package, reference=reference.to_tensors())
-        about = {
-            "diagnosis": self.report.cause.value,
-            "examples": now,
-            "why": [reason.sentence for reason in choice.reasons],
-            "why_codes": [reason.code for reason in choice.reasons],
-        }
+        about = {"diagnosis": self.report.cause.value, "examples": now} | told(choice.reasons)
         return Candidate(
             self.report.cause,
             choice,

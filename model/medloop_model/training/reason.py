@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -10,3 +11,11 @@ class Reason(NamedTuple):
 
     code: str
     sentence: str
+
+
+def told(reasons: Sequence[Reason]) -> dict[str, tuple[str, ...]]:
+    """Reasons as candidates, their files and logs name them: `why` for people, `why_codes` for programs."""
+    return {
+        "why": tuple(reason.sentence for reason in reasons),
+        "why_codes": tuple(reason.code for reason in reasons),
+    }

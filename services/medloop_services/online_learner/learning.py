@@ -23,7 +23,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Protocol
 
-from medloop_model.training.reason import Reason
+from medloop_model.training.reason import Reason, told
 from medloop_schemas import (
     AdaptationRequested,
     Artifact,
@@ -326,7 +326,6 @@ def _candidate(adaptation: Adaptation, trained: Trained, now: datetime, federate
         changed_codes=adaptation.changed_codes,
         loss_first=fmean(adaptation.losses[:LOSSES_AVERAGED]),
         loss_last=fmean(adaptation.losses[-LOSSES_AVERAGED:]),
-        why=tuple(reason.sentence for reason in trained.why),
-        why_codes=tuple(reason.code for reason in trained.why),
+        **told(trained.why),
         federated=federated,
     )

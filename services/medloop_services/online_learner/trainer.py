@@ -25,7 +25,7 @@ from medloop_model.statistics import measure_reference
 from medloop_model.training.batch import Batch
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
-from medloop_model.training.reason import Reason
+from medloop_model.training.reason import Reason, told
 from medloop_model.training.selector import Bounds, Cause, Labels, ModelFacts, choose
 from medloop_model.training.streaming import Metrics, StreamingLearner
 from medloop_schemas import ExampleLabelled, InvalidEvent, RoundClosed, UpdateSubmitted
@@ -178,7 +178,7 @@ class StreamingTrainer:
         package = replace(
             package,
             reference=reference.to_tensors(),
-            provenance=dict(package.provenance) | _lineage(adaptation) | _told(why),
+            provenance=dict(package.provenance) | _lineage(adaptation) | told(why),
         )
         with tempfile.TemporaryDirectory(prefix="medloop-candidate-") as folder:
             path = Path(folder) / "model.safetensors"
@@ -285,7 +285,7 @@ def open_streaming_learner(
     )
     if choice.plan is None:
         raise InvalidEvent("untrainable", "diagnosis", choice.reasons[-1].sentence)
-    log.info("adaptation planned", site=request.site_id, request=request.event_id, **_told(choice.reasons))
+    log.info("adaptation planned", site=request.site_id, request=request.event_id, **told(choice.reasons))
     return StreamingLearner(package, teacher if choice.distils else None, choice.plan), choice.reasons
 
 
@@ -304,11 +304,4 @@ def _lineage(adaptation: Adaptation) -> dict[str, str | int | None]:
         "attempt": adaptation.attempt,
         "fisher_sha256": None if adaptation.fisher is None else adaptation.fisher.sha256,
         "labels_used": adaptation.labels_used,
-    }
-
-
-def _told(why: Sequence[Reason]) -> dict[str, tuple[str, ...]]:
-    return {
-        "why": tuple(reason.sentence for reason in why),
-        "why_codes": tuple(reason.code for reason in why),
     }
