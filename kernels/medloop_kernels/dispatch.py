@@ -47,13 +47,13 @@ def select(name: str | None = None) -> Backend:
     return _load(name or os.environ.get(VARIABLE) or DEFAULT)
 
 
-def select_training(name: str | None = None) -> Training:
+def select_training() -> Training:
     """What a training step runs on: what `select` chooses, or the processor where that only serves.
 
     Raises:
         BackendUnavailable: there is no such back end, or it cannot run on this machine.
     """
-    return select(name).training or cpu.training(cpu.implementation(None))
+    return select().training or cpu.training(cpu.implementation(None))
 
 
 def threads() -> int:

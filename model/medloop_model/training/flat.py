@@ -10,7 +10,7 @@ from torch import Tensor
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:
     """All numbers of some tensors, one after the other, in memory of their own; one axis."""
-    return torch.cat([tensor.detach().flatten() for tensor in tensors] or [torch.zeros(0)])
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

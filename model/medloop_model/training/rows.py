@@ -1,4 +1,4 @@
-"""Activations between torch and the kernels, which take rows of numpy: the same memory, nothing is copied.
+"""Activations between torch and the kernels, which take rows of numpy: copied only where there are gaps.
 
 Shape suffixes: B batch · T tokens · R rows, all tokens of a batch · I channels
 """
