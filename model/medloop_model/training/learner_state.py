@@ -19,7 +19,7 @@ from torch import Tensor
 from medloop_model.errors import CorruptCheckpoint
 from medloop_model.training.memory import Memory
 
-_WEIGHTS = ("latent", "average", "first", "second")
+_TENSORS = ("latent", "average", "first", "second", "generator")
 _COUNTS = ("steps", "seen", "corrected", "quarantined", "imprinted")
 _MEMORIES = ("old", "new")
 
@@ -29,9 +29,9 @@ class LearnerState:
     """Frozen: a step returns another one, and nobody changes a tensor in here.
 
     Args:
-        latent: the parameters that move, by name, float32.
-        average: their moving average, which is what is exported.
-        first, second: Adam's moments of them.
+        latent: the parameters that move, one after the other, float32 (P,).
+        average: their moving average, which is what is exported (P,).
+        first, second: Adam's moments of them (P,).
         steps: optimiser steps so far.
         seen: new images so far.
         corrected: labels that replaced another one so far.
@@ -42,10 +42,10 @@ class LearnerState:
         new: what is rehearsed of the stream.
     """
 
-    latent: Mapping[str, Tensor]
-    average: Mapping[str, Tensor]
-    first: Mapping[str, Tensor]
-    second: Mapping[str, Tensor]
+    latent: Tensor
+    average: Tensor
+    first: Tensor
+    second: Tensor
     steps: int
     seen: int
     corrected: int
@@ -58,9 +58,7 @@ class LearnerState:
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything as tensors, for a safetensors file."""
         tensors = {"counts": torch.tensor([getattr(self, name) for name in _COUNTS])}
-        tensors["generator"] = self.generator
-        for part in _WEIGHTS:
-            tensors |= {f"{part}/{name}": tensor for name, tensor in getattr(self, part).items()}
+        tensors |= {name: getattr(self, name) for name in _TENSORS}
         for part in _MEMORIES:
             tensors |= {f"{part}/{name}": tensor for name, tensor in getattr(self, part).to_tensors().items()}
         return tensors
@@ -74,16 +72,12 @@ class LearnerState:
         """
         steps, seen, corrected, quarantined, imprinted = tensors["counts"].tolist()
         return cls(
-            latent=_under("latent", tensors),
-            average=_under("average", tensors),
-            first=_under("first", tensors),
-            second=_under("second", tensors),
+            **{name: tensors[name] for name in _TENSORS},
             steps=steps,
             seen=seen,
             corrected=corrected,
             quarantined=quarantined,
             imprinted=imprinted,
-            generator=tensors["generator"],
             old=Memory.from_tensors(_under("old", tensors)),
             new=Memory.from_tensors(_under("new", tensors)),
         )
@@ -103,9 +97,7 @@ def save_state(state: LearnerState, path: Path, identity: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # Views of one tensor each get memory of their own: a file of safetensors shares none.
-        tensors = {name: tensor.clone() for name, tensor in state.to_tensors().items()}
-        save_file(tensors, temporary, {"identity": identity})
+        save_file(state.to_tensors(), temporary, {"identity": identity})
         temporary.chmod(0o600)  # images are in it
         temporary.replace(path)
     except SafetensorError as error:

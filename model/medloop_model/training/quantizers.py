@@ -37,12 +37,9 @@ def ternary_codes(weight_OI: Tensor, a_row: bool = False) -> tuple[Tensor, Tenso
 
 
 def flipped_codes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
-    """Share of ternary codes that differ between two sets of latent weights of the same names."""
-    changed = total = 0
-    for name, weight in before.items():
-        changed += int(torch.count_nonzero(ternary_codes(weight)[0] != ternary_codes(after[name])[0]))
-        total += weight.numel()
-    return changed / max(total, 1)
+    """Share of ternary codes, by the weights' names, that differ."""
+    changed = sum(int(torch.count_nonzero(codes != after[name])) for name, codes in before.items())
+    return changed / max(sum(codes.numel() for codes in before.values()), 1)
 
 
 class _AbsmeanTernary(torch.autograd.Function):

@@ -43,6 +43,7 @@ from medloop_model.network import BitLinear, BiTMedViT
 from medloop_model.training.batch import Batch
 from medloop_model.training.candidate import candidate
 from medloop_model.training.export import export_package, network_from
+from medloop_model.training.flat import flattened
 from medloop_model.training.freeze import DISTIL_ALL, EXPAND_HEAD, freeze
 from medloop_model.training.head import expand_head, imprint
 from medloop_model.training.images import to_pixels, usual_bounds
@@ -52,7 +53,7 @@ from medloop_model.training.memory import Memory
 from medloop_model.training.objective import Objective
 from medloop_model.training.plan import TrainingPlan
 from medloop_model.training.policy import confirmed_classes
-from medloop_model.training.quantizers import flipped_codes
+from medloop_model.training.quantizers import flipped_codes, ternary_codes
 from medloop_model.training.recognition import recognised, returned
 from medloop_model.training.showing import Showing, Shown, restyling
 from medloop_model.training.workbench import Workbench
@@ -68,7 +69,6 @@ class Metrics:
         corrected: labels that took the place of another one so far.
         quarantined: new images so far whose steps were undone.
         loss: mean over this update's steps; not a number where none was taken, or where they were undone.
-        accuracy: on the mini-batch before it was trained on.
         flipped: share of ternary codes that differ from the base model's.
     """
 
@@ -77,7 +77,6 @@ class Metrics:
     corrected: int
     quarantined: int
     loss: float
-    accuracy: float
     flipped: float
 
 
@@ -118,6 +117,7 @@ class StreamingLearner:
         self._anchor = {name: p.detach().clone() for name, p in network.named_parameters()}
         moving = freeze(network, DISTIL_ALL if plan.everything else plan.strategy)
         self._bench = Workbench(network, moving, plan)
+        self._codes = self._codes_of(self._anchor)
         teacher = _teacher(teacher_path, self._architecture) if teacher_path and plan.alpha < 1 else None
         fisher = _expand_fisher(package, self._anchor)
         self._objective = Objective(plan, self._base, teacher, moving, self._anchor, fisher)
@@ -141,12 +141,12 @@ class StreamingLearner:
             ShapeError: images or labels don't fit the model.
         """
         nothing = self._intake.nothing()
-        latent = {name: self._anchor[name] for name in self._bench.moving}
+        latent = flattened(self._anchor[name] for name in self._bench.moving)
         return LearnerState(
             latent=latent,
-            average={name: tensor.clone() for name, tensor in latent.items()},
-            first={name: torch.zeros_like(tensor) for name, tensor in latent.items()},
-            second={name: torch.zeros_like(tensor) for name, tensor in latent.items()},
+            average=latent.clone(),
+            first=torch.zeros_like(latent),
+            second=torch.zeros_like(latent),
             steps=0,
             seen=0,
             corrected=0,
@@ -181,7 +181,6 @@ class StreamingLearner:
             seen=state.seen + len(fresh),
         )
         self._bench.lay_out(state)
-        accuracy = self._accuracy(told)
         remembering = self._with_new_rows(remembering)
         # A new label of an old image counts from its next rehearsal on: only new images are shown at once.
         shown = told.of(fresh | changed & state.new.label_of.keys())
@@ -197,8 +196,7 @@ class StreamingLearner:
             corrected=learned.corrected,
             quarantined=learned.quarantined,
             loss=math.nan if undone or not losses else fmean(losses),
-            accuracy=accuracy,
-            flipped=flipped_codes(self._ternary(self._anchor), self._ternary(learned.latent)),
+            flipped=flipped_codes(self._codes, self._codes_of(self._bench.by_name(learned.latent))),
         )
 
     @torch.no_grad()
@@ -222,7 +220,8 @@ class StreamingLearner:
     def _averaged(self, state: LearnerState) -> BiTMedViT:
         network = BiTMedViT(self._architecture)
         share = self.plan.returning if len(self._returned(state)) else 1.0
-        moved = {name: torch.lerp(self._anchor[name], end, share) for name, end in state.average.items()}
+        ends = self._bench.by_name(state.average)
+        moved = {name: torch.lerp(self._anchor[name], end, share) for name, end in ends.items()}
         network.load_state_dict({**self._anchor, **moved})
         return network.eval()
 
@@ -265,11 +264,6 @@ class StreamingLearner:
         return self._bench.descend(self._objective.loss(logits_BN, shown))
 
     @torch.no_grad()
-    def _accuracy(self, told: Memory) -> float:
-        logits_BN = self._bench.network.answer(self._embeddings(told))
-        return float((logits_BN.argmax(dim=1) == told.labels).float().mean())
-
-    @torch.no_grad()
     def _with_new_rows(self, state: LearnerState) -> LearnerState:
         """Start the head's rows of new classes on the bench, as soon as each has an example."""
         started = state.imprinted
@@ -302,14 +296,14 @@ class StreamingLearner:
             return examples.embeddings
         return self._bench.network.embed(examples.pixels)
 
-    def _ternary(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The latent weights among `weights` that are rounded to ternary codes and may move."""
+    def _codes_of(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The ternary codes of those among `weights` that have some and may move."""
         names = [
             f"{name}.weight"
             for name, module in self._bench.network.named_modules()
             if isinstance(module, BitLinear) and module.quantized
         ]
-        return {name: weights[name] for name in names if name in self._bench.moving}
+        return {name: ternary_codes(weights[name])[0] for name in names if name in self._bench.moving}
 
 
 def _teacher(path: Path, student: Architecture) -> BiTMedViT:

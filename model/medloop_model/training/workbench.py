@@ -1,7 +1,6 @@
 """A network at work: weights, their moving average, optimiser and random generator, set from a state.
 
-A state's tensors are never changed: what is set here are copies, and what was read from here is not touched
-again.
+A state's tensors are never changed: what is set here and what is read from here are copies.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 
 from medloop_model.network import BiTMedViT
 from medloop_model.training.adam import AdamW
-from medloop_model.training.flat import flattened, views
+from medloop_model.training.flat import views
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
+from medloop_model.training.rounded_products import rounded_products
 
 
 class Workbench:
@@ -39,23 +39,21 @@ class Workbench:
 
     def lay_out(self, state: LearnerState) -> None:
         """Set everything to where a state stands."""
-        for name, parameter in self.moving.items():
-            parameter.data = state.latent[name]
-        self._optimiser = AdamW(self.moving.values())  # in memory of its own
-        self._optimiser.first = self._flat(state.first)
-        self._optimiser.second = self._flat(state.second)
+        self._optimiser.weights.copy_(state.latent)
+        self._optimiser.first.copy_(state.first)
+        self._optimiser.second.copy_(state.second)
         self._optimiser.steps = state.steps
-        self._average = self._flat(state.average)
+        self._average.copy_(state.average)
         self.generator.set_state(state.generator)
 
     def put_away(self, state: LearnerState) -> LearnerState:
         """Return a state with everything as it stands here."""
         return replace(
             state,
-            latent=self._by_name(self._optimiser.weights),
-            average=self._by_name(self._average),
-            first=self._by_name(self._optimiser.first),
-            second=self._by_name(self._optimiser.second),
+            latent=self._optimiser.weights.clone(),
+            average=self._average.clone(),
+            first=self._optimiser.first.clone(),
+            second=self._optimiser.second.clone(),
             steps=self._optimiser.steps,
             generator=self.generator.get_state(),
         )
@@ -63,7 +61,8 @@ class Workbench:
     def descend(self, loss: Tensor) -> float:
         """Take one optimiser step; return the loss, or not a number where there is no finite way down."""
         self._optimiser.zero_gradients()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with rounded_products():
+            loss.backward()  # type: ignore[no-untyped-call]
         found = loss.item()
         risen = min(1.0, (self._optimiser.steps + 1) / max(self.plan.warm_up_steps, 1))
         if not (math.isfinite(found) and self._optimiser.step(self.plan.learning_rate * risen)):
@@ -74,11 +73,9 @@ class Workbench:
         return found
 
     def is_finite(self) -> bool:
-        """Whether every weight that moves is a finite number."""
-        return bool(torch.isfinite(self._optimiser.weights).all())
+        """Whether the weights that move are, all together, of finite length."""
+        return math.isfinite(float(torch.linalg.vector_norm(self._optimiser.weights)))
 
-    def _flat(self, by_name: Mapping[str, Tensor]) -> Tensor:
-        return flattened(by_name[name] for name in self.moving)
-
-    def _by_name(self, flat: Tensor) -> dict[str, Tensor]:
+    def by_name(self, flat: Tensor) -> dict[str, Tensor]:
+        """A state's `latent` or `average` as the network's parameters; the memory is the same."""
         return dict(zip(self.moving, views(flat, list(self.moving.values())), strict=True))
