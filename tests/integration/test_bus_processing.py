@@ -32,6 +32,7 @@ from medloop_services.bus.faust_recovery import LoudRecovery
 from medloop_services.bus.faust_runner import FaustProcess
 from medloop_services.bus.faust_service import FaustService
 from medloop_services.bus.health import Health
+from medloop_services.bus.key_partition import partition_of
 from medloop_services.bus.outgoing import Outgoing, outgoing
 from medloop_services.bus.processor import Follower, MapProcessor, Service
 from medloop_services.bus.runner import AnyService, ServiceProcess
@@ -205,6 +206,28 @@ async def test_a_replayed_dead_letter_is_handled_again(
                 await asyncio.sleep(0.2)
     assert mine[0].value == mine[1].value
     assert mine[0].offset < mine[1].offset
+
+
+@pytest.mark.parametrize("host", ["aiokafka", "faust"])
+async def test_a_record_on_a_wrong_partition_is_refused_and_replayed_to_its_own(
+    settings: BusSettings, sender: Sender, name: str, host: str
+) -> None:
+    """As a client of librdkafka sends it, whose own hash of keys is another."""
+    service: AnyService = tallying(name)
+    if host == "faust":
+        service = FaustService(name, replace(tally.PROCESSOR, name=name))
+    (record,) = records([tally.image(name, 0)])
+    assert record.key is not None
+    elsewhere = (partition_of(record.key, topic_of(ImageAcquired).partitions) + 1) % 4
+    async with running(service, settings):
+        await sender.deliver([replace(record, partition=elsewhere)])
+        async with asyncio.timeout(30):
+            while not (mine := await _letters(settings, name)):
+                await asyncio.sleep(0.2)
+        assert [letter.code for letter in mine] == ["partition"]
+        assert await replay_dead_letters(settings, mine) == 1
+        (label,) = await labels_when(settings, name, 1)
+    assert label.class_name == "after-1"
 
 
 async def _letters(settings: BusSettings, name: str) -> list[Any]:

@@ -12,6 +12,7 @@ from medloop_services.bus.connection import client_arguments
 from medloop_services.bus.dead_letter import HEADER_PREFIX
 from medloop_services.bus.health import Health
 from medloop_services.bus.outgoing import Outgoing
+from medloop_services.bus.received import WRONG_PARTITION
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
 
@@ -82,6 +83,7 @@ async def show_dead_letter(settings: BusSettings, place: str) -> list[DeadLetter
 async def replay_dead_letters(settings: BusSettings, letters: Sequence[DeadLetter]) -> int:
     """Send records again to the topic and partition they came from; return how many.
 
+    One that was on a wrong partition goes to its key's.
     A record that several services refused is sent once; those that had handled it know it by its id.
     """
     records = {
@@ -90,7 +92,7 @@ async def replay_dead_letters(settings: BusSettings, letters: Sequence[DeadLette
             letter.key,
             letter.value,
             (*letter.headers, (REPLAYED, letter.place.encode())),
-            letter.partition,
+            None if letter.code == WRONG_PARTITION else letter.partition,
         )
         for letter in letters
     }

@@ -140,6 +140,7 @@ class FaustProcess:
             key=message.key,
             value=message.value,
             headers=dict(message.headers or ()).items(),
+            partitions=self._app.consumer.topic_partitions(message.topic),
         )
 
     def _stored(self, received: Received) -> dict[tuple[int, str], Kept[Any]]:

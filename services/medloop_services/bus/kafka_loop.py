@@ -150,7 +150,7 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         began = time.perf_counter()
         if not await self._restored({place.partition for place in fetched}, stop):
             return
-        batch = self._batch(self._received(fetched))
+        batch = self._batch(self._received(consumer, fetched))
         if not await self._decided(batch, stop):
             return
         await self._sender.deliver(batch.results.outputs)
@@ -161,17 +161,21 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._commit(consumer, {place: records[-1].offset + 1 for place, records in fetched.items()})
         self._count(batch, time.perf_counter() - began)
 
-    def _received(self, fetched: Fetched) -> list[Received]:
+    def _received(self, consumer: AIOKafkaConsumer, fetched: Fetched) -> list[Received]:
         received: list[Received] = []
+        counts = {topic: len(consumer.partitions_for_topic(topic) or ()) or None for topic in self._types}
         for partition in sorted({place.partition for place in fetched}):
             inputs = [
-                [self._decoded(record) for record in fetched.get(TopicPartition(topic, partition), ())]
+                [
+                    self._decoded(record, counts[topic])
+                    for record in fetched.get(TopicPartition(topic, partition), ())
+                ]
                 for topic in self._types
             ]
             received += in_order(inputs)
         return received
 
-    def _decoded(self, record: ConsumerRecord) -> Received:
+    def _decoded(self, record: ConsumerRecord, partitions: int | None) -> Received:
         return receive(
             self._types[record.topic],
             topic=record.topic,
@@ -180,6 +184,7 @@ class ProcessorLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             key=record.key,
             value=record.value,
             headers=record.headers,
+            partitions=partitions,
         )
 
     def _batch(self, received: Sequence[Received]) -> KeyedBatch | MapBatch:

@@ -9,6 +9,11 @@ from datetime import datetime
 
 from medloop_schemas import Event, InvalidEvent, decode
 
+from medloop_services.bus.key_partition import partition_of
+
+WRONG_PARTITION = "partition"
+"""Code of a record that is not where its key's others are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -38,20 +43,38 @@ def receive(
     key: bytes | None,
     value: bytes | None,
     headers: Iterable[tuple[str, bytes]],
+    partitions: int | None,
 ) -> Received:
-    """Return a record with its event decoded; a key that isn't the event's own is an error of the record.
+    """Return a record with its event decoded, or why it is none.
 
-    A wrong key would put the event on a partition where the others of its key are not.
+    A key that isn't the event's own, or a partition that isn't the key's (of the topic's `partitions`, where
+    they are known), is an error of the record: the others of its key would be handled elsewhere.
     """
     content: Event | InvalidEvent
     try:
         content = decode(event_type, value)
-        if key != content.key.encode():
-            told = "no key" if key is None else f"key {key.decode(errors='replace')!r}"
-            content = InvalidEvent("key", "", f"the record has {told}, the event's is {content.key!r}")
+        _require_key(content, key)
+        if partitions is not None:
+            _require_partition(content.key.encode(), partition, partitions)
     except InvalidEvent as error:
         content = error
     return Received(topic, partition, offset, key, value, tuple(headers), content)
+
+
+def _require_key(event: Event, key: bytes | None) -> None:
+    if key != event.key.encode():
+        told = "no key" if key is None else f"key {key.decode(errors='replace')!r}"
+        raise InvalidEvent("key", "", f"the record has {told}, the event's is {event.key!r}")
+
+
+def _require_partition(key: bytes, partition: int, partitions: int) -> None:
+    if partition != (own := partition_of(key, partitions)):
+        raise InvalidEvent(
+            WRONG_PARTITION,
+            "",
+            f"the record is on partition {partition}, its key's is {own} of {partitions}: partition by "
+            "murmur2 as Java's producers do (librdkafka: partitioner=murmur2_random), and replay this",
+        )
 
 
 def in_order(inputs: Sequence[Sequence[Received]]) -> Iterator[Received]:

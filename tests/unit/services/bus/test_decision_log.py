@@ -58,6 +58,7 @@ def arrived(event: LabelConfirmed, offset: int) -> Received:
         key=record.key,
         value=record.value,
         headers=record.headers,
+        partitions=None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner, murmur2
+from medloop_services.bus.key_partition import partition_of
 
 SIGNED = {
     b"21": -973932308,
@@ -19,3 +20,4 @@ SIGNED = {
 def test_the_hash_is_javas(key: bytes, java: int) -> None:
     assert murmur2(key) & 0xFFFFFFFF == java & 0xFFFFFFFF
     assert DefaultPartitioner()(key, [0, 1, 2, 3], [0]) == (java & 0x7FFFFFFF) % 4
+    assert partition_of(key, 4) == (java & 0x7FFFFFFF) % 4

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 from medloop_schemas import Event, InvalidEvent, LabelConfirmed, TransientError
@@ -42,6 +43,7 @@ def received(event: LabelConfirmed, offset: int, topic: str = "medloop.labels.v1
         key=record.key,
         value=record.value,
         headers=record.headers,
+        partitions=None,
     )
 
 
@@ -121,10 +123,42 @@ def test_a_bug_in_a_map_sends_only_its_own_event_away() -> None:
 def test_a_record_under_another_key_is_refused() -> None:
     record = outgoing(label(0), "/test")
     wrong = receive(
-        LabelConfirmed, topic="t", partition=0, offset=0, key=b"other", value=record.value, headers=()
+        LabelConfirmed,
+        topic="t",
+        partition=0,
+        offset=0,
+        key=b"other",
+        value=record.value,
+        headers=(),
+        partitions=None,
     )
     assert isinstance(wrong.content, InvalidEvent)
     assert wrong.content.code == "key"
+
+
+@pytest.mark.parametrize("partition", range(4))
+def test_a_record_on_another_partition_than_its_keys_is_refused_and_told_how_to_partition(
+    partition: int,
+) -> None:
+    record = outgoing(label(0), "/test")
+    came = receive(
+        LabelConfirmed,
+        topic="t",
+        partition=partition,
+        offset=0,
+        key=record.key,
+        value=record.value,
+        headers=(),
+        partitions=4,
+    )
+    own = DefaultPartitioner()(record.key, [0, 1, 2, 3], [0, 1, 2, 3])
+    if partition == own:
+        assert came.content == label(0)
+    else:
+        assert isinstance(came.content, InvalidEvent)
+        assert came.content.code == "partition"
+        assert f"its key's is {own} of 4" in came.content.reason
+        assert "murmur2" in came.content.reason
 
 
 @given(
