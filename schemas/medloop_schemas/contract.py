@@ -39,6 +39,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "contract"
 """Where the repository keeps the generated contract."""
 
 ASYNCAPI = "asyncapi.json"
+OURS = (ASYNCAPI, "events/medloop.*.json")
+"""Patterns of the contract's files; whatever else lies in its folder is somebody's own."""
+
 ASYNCAPI_VERSION = "3.0.0"
 KAFKA_BINDING = "0.5.0"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -208,7 +211,11 @@ def _message(topic: Topic) -> Json:
             "kafka": {
                 "key": {
                     "type": "string",
-                    "description": f"{topic.key}, UTF-8: orders the events that share it",
+                    "description": (
+                        f"{topic.key}, UTF-8: orders the events that share it; partitioned as Java's "
+                        "producers do, murmur2(key) & 0x7fffffff modulo the partitions (librdkafka: "
+                        "partitioner=murmur2_random); on another partition it is a dead letter"
+                    ),
                 },
                 "bindingVersion": KAFKA_BINDING,
             }
@@ -262,14 +269,16 @@ def _reference(*path: str) -> Json:
 
 
 def stale(folder: Path) -> list[str]:
-    """Return the paths under a folder that are missing, differ from the contract or don't belong to it."""
+    """Return the paths under a folder that are missing, differ from the contract or are of an older one."""
     wanted = contract()
-    there = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.json")}
+    there = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for name in OURS for path in folder.glob(name)
+    }
     return sorted(path for path in wanted.keys() | there.keys() if wanted.get(path) != there.get(path))
 
 
 def write(folder: Path) -> None:
-    """Write the contract's files and remove those that no longer belong to it."""
+    """Write the contract's files and remove those of an older one; other files stay."""
     wanted = contract()
     for path in stale(folder):
         if path in wanted:

@@ -6,7 +6,8 @@ import base64
 import binascii
 from typing import ClassVar, Literal
 
-from pydantic import AnyUrl, Field, model_validator
+from pydantic import AnyUrl, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from medloop_schemas.errors import InvalidEvent
 from medloop_schemas.event import Body, Event
@@ -15,14 +16,30 @@ from medloop_schemas.identity import Identifier, Sha256, derive_id
 MAX_INLINE_BYTES = 512 * 1024
 """A frame up to this size travels in the message; a larger one as a reference."""
 
+MAX_BASE64 = 4 * ((MAX_INLINE_BYTES + 2) // 3)
+
+
+def _given(*names: str) -> JsonDict:
+    return {"required": list(names), "properties": {name: {"type": "string"} for name in names}}
+
 
 class Frame(Body):
-    """Pixels row by row, channels last, one unsigned byte a value: inline, or a reference and its digest."""
+    """Pixels row by row, channels last, one unsigned byte a value: inline, or a reference and its digest.
+
+    Height, width and channels have to be those of the model that serves the site (28×28, grey, for the
+    shipped one); more than 524,288 bytes travel by reference.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("data"), _given("url", "sha256")]})
 
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
     channels: Literal[1, 3] = 1
-    data: str | None = Field(default=None, description="base64 of height·width·channels bytes")
+    data: str | None = Field(
+        default=None,
+        description="base64 of height·width·channels bytes",
+        json_schema_extra={"maxLength": MAX_BASE64},
+    )
     url: AnyUrl | None = Field(default=None, description="fsspec URL of the same bytes, when not inline")
     sha256: Sha256 | None = Field(default=None, description="digest of the bytes behind url")
 
@@ -70,7 +87,7 @@ class ImageAcquired(Event):
 
     image_id: Identifier
     device_id: Identifier
-    site_id: Identifier
+    site_id: Identifier = Field(description="one of those that MEDLOOP_PUBLISHER_SITES names")
     study_id: Identifier = Field(description="keyed hash of the study; held-out sets are split by it")
     sequence: int = Field(ge=0, description="counts this device's images, without gaps")
     frame: Frame

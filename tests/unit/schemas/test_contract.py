@@ -52,13 +52,17 @@ def test_a_stale_contract_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(folder) == 0
     assert main([*folder, "--check"]) == 0
     (tmp_path / ASYNCAPI).write_text("{}")
-    (tmp_path / "events" / "gone.json").write_text("{}")
+    (tmp_path / "events" / "medloop.gone.v1.json").write_text("{}")
+    somebodys = [tmp_path / "package.json", tmp_path / "events" / "notes.json"]
+    for path in somebodys:
+        path.write_text("{}")
     capsys.readouterr()
     assert main([*folder, "--check"]) == 1
-    assert "asyncapi.json, events/gone.json" in capsys.readouterr().out
+    assert "asyncapi.json, events/medloop.gone.v1.json" in capsys.readouterr().out
     write(tmp_path)
     assert stale(tmp_path) == []
-    assert not (tmp_path / "events" / "gone.json").exists()
+    assert not (tmp_path / "events" / "medloop.gone.v1.json").exists()
+    assert all(path.exists() for path in somebodys)
 
 
 @every_topic

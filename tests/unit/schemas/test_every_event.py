@@ -413,6 +413,44 @@ def test_events_satisfy_their_published_schema(event_type: type[Event], data: st
     assert list(validator.iter_errors(json.loads(encode(event, SOURCE).value))) == []
 
 
+URL = {"url": "s3://bucket/frame"}
+DIGEST = {"sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("source", "fits"),
+    [
+        ({"data": "AAAA"}, True),
+        ({"data": "AAAA", "url": None}, True),
+        (URL | DIGEST, True),
+        ({}, False),
+        ({"data": None}, False),
+        (URL, False),
+        (DIGEST, False),
+        ({"data": "AAAA"} | URL | DIGEST, False),
+        ({"data": "A" * 699_056}, False),
+    ],
+)
+def test_a_frame_fits_its_schema_if_it_is_taken(source: dict[str, str | None], fits: bool) -> None:
+    size = {"height": 1, "width": 3} if len(source.get("data") or "") < 5 else {"height": 724, "width": 4096}
+    frame = size | source
+    image = {
+        "time": "2026-01-01T00:00:00Z",
+        "image_id": "image",
+        "device_id": "device",
+        "site_id": "ward",
+        "study_id": "study",
+        "sequence": 0,
+        "frame": frame,
+    }
+    assert jsonschema.Draft202012Validator(event_schema(ImageAcquired)).is_valid(image) is fits
+    if fits:
+        decode(ImageAcquired, orjson.dumps(image))
+    else:
+        with pytest.raises(InvalidEvent):
+            decode(ImageAcquired, orjson.dumps(image))
+
+
 @every_event
 @settings(max_examples=1, deadline=None)
 @given(data=st.data())
