@@ -34,7 +34,7 @@ help: ## Print this help
 setup: $(VENV)/.installed ## Create .venv with every service and the development tools
 
 $(UV):
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "medloop needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11.")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "medloop needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11.")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
@@ -80,7 +80,7 @@ contract: setup ## Generate AsyncAPI and JSON Schemas under schemas/contract
 .PHONY: pretrained
 pretrained: setup ## Train the shipped models again: PneumoniaMNIST (needs MEDLOOP_DATA) and phantoms
 	$(MEDLOOP) pretrain --data $${MEDLOOP_DATA:?}/medmnist/pneumoniamnist.npz --seed 0 --name ward --out model/medloop_model/pretrained/pneumonia
-	$(MEDLOOP) pretrain --data phantom --seed 0 --name phantom --out model/medloop_model/pretrained/phantom
+	$(MEDLOOP) pretrain --data phantoms --seed 0 --name phantom --out model/medloop_model/pretrained/phantom
 
 # They want an older numpy, rich or typer than medloop's.
 DRIFT_PEERS := benchmarks/drift/.peers
@@ -161,7 +161,7 @@ test-loop: setup ## The loop closes in one process on three scenarios
 	$(BIN)/pytest -n 2 -m slow -k one_process tests/integration/test_the_loop_closes.py --timeout 600
 
 .PHONY: test-slow
-test-slow: setup ## test-loop, the demo with a kill -9 of everything once, and every extra installed alone
+test-slow: setup ## All slow ones: test-loop, test-sanitizers, the demo with a kill -9 of everything, each extra alone
 	$(BIN)/pytest -m slow --timeout 1200
 
 .PHONY: test-sanitizers

@@ -28,7 +28,7 @@ was best on validation images, chosen once a kind of drift by `benchmarks/learn/
 - `none`: no adaptation. `oracle`: the same network trained offline on all labelled images of both domains.
 - `article`: the source article's rule alone: shallow QAT held by EWC; under another label policy distillation
   from the old teacher, whatever it says; for a new class a new row on a frozen backbone.
-- `replay`: experience replay, arXiv 1902.10486; `replay-x6` takes as many steps on a mini-batch as medloop.
+- `replay`: experience replay, arXiv 1902.10486.
 - `der++`: arXiv 2004.07211. `avalanche-…`: Avalanche's own strategies, on the same network and stream.
 
 Balanced accuracy in % ± half its 95 % interval (Student's, over seeds; each seed has its own stream order,

@@ -25,13 +25,13 @@ from medloop_services.bus.settings import BusSettings
 
 pytestmark = pytest.mark.integration
 
-SITE = "orders"
+SITE, OTHER_SITE = "orders", "orders-of-others"
 CANDIDATE = "phantom-candidate"
 
 
 @pytest.fixture(scope="module")
 def first_version(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A publisher whose site has one release, and a candidate that waits at the gate for labelled images."""
+    """A publisher whose sites have one release, and a candidate that waits at the gate for images."""
     folder = tmp_path_factory.mktemp("orders")
     settings = BusSettings(kafka=broker.bootstrap, artifacts=str(folder / "artifacts"))
     model = pretrained.path("phantom")
@@ -61,10 +61,10 @@ def first_version(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFacto
         await sender.deliver([outgoing(waiting, "/test")])
         await sender.stop()
 
-    chosen = {"MEDLOOP_PUBLISHER_SITES": SITE, "MEDLOOP_PUBLISHER_MODEL": str(model)}
+    chosen = {"MEDLOOP_PUBLISHER_SITES": f"{SITE},{OTHER_SITE}", "MEDLOOP_PUBLISHER_MODEL": str(model)}
     publisher = Killable("publisher", settings, folder, chosen)
     try:
-        while publisher.followed() < 1:
+        while publisher.followed() < 2:
             assert publisher.process.poll() is None, publisher.log.read_text()
             time.sleep(0.1)
         asyncio.run(send())
@@ -99,7 +99,7 @@ def test_what_waits_is_rejected_by_a_person_and_on_record(
     assert "rejected by a.physicist" in ran.stderr
     shown = medloop(broker, "release", "show", CANDIDATE, "--json", tmp_path / "shown.json")
     assert f"trained from {first_version} for data-drift" in shown.stdout
-    assert "rejected by a.physicist: seen by the board" in shown.stdout
+    assert f"rejected at {SITE} by a.physicist: seen by the board" in shown.stdout
     trained, released, recorded = json.loads((tmp_path / "shown.json").read_bytes())
     assert (trained["labels_used"], released["stage"]) == (256, "rejected")
     assert (recorded["decision"], recorded["actor"]) == ("rejected", "a.physicist")
@@ -117,3 +117,24 @@ def test_a_version_or_site_that_is_not_there_is_said(broker: EmbeddedBroker) -> 
         ran = order(broker, "approve", version, site)
         assert ran.returncode == 2
         assert f"no version {version} at {site}" in ran.stderr
+
+
+def test_a_site_is_shown_its_own_decisions_alone(
+    broker: EmbeddedBroker, first_version: str, tmp_path: Path
+) -> None:
+    for site in (SITE, OTHER_SITE):
+        found = tmp_path / f"{site}.json"
+        shown = medloop(broker, "release", "show", first_version, "--site", site, "--json", found)
+        assert f"released at {site} by publisher" in shown.stdout
+        assert {each["site_id"] for each in json.loads(found.read_bytes())} == {site}
+
+
+@pytest.mark.usefixtures("first_version")
+def test_a_chain_is_verified_where_there_is_one(broker: EmbeddedBroker) -> None:
+    kept = medloop(broker, "audit", "verify", "--site", SITE)
+    assert kept.returncode == 0, kept.stderr
+    assert f"{SITE}: " in kept.stderr
+    assert "unbroken" in kept.stderr
+    mistyped = medloop(broker, "audit", "verify", "--site", "order")
+    assert mistyped.returncode == 2
+    assert "--site order: no audit record of it" in mistyped.stderr

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.context import Context
+from medloop_services.cli.settings_table import MODULES
 from medloop_services.loop import services
 from medloop_services.stack import SERVICES
 
@@ -92,12 +93,18 @@ def test_it_is_composed_from_its_own_target(name: str) -> None:
 
 
 @each_service
-def test_no_other_service_may_import_it(name: str) -> None:
-    contracts = WORKSPACE["tool"]["importlinter"]["contracts"]
-    (independence,) = [contract for contract in contracts if contract["type"] == "independence"]
-    assert f"medloop_services.{name}" in independence["modules"], (
-        f"pyproject.toml's contract {independence['name']!r} leaves out medloop_services.{name}"
+@pytest.mark.parametrize("contract", ["no service imports another", "no core knows Kafka"])
+def test_its_imports_are_bounded(name: str, contract: str) -> None:
+    (found,) = [one for one in WORKSPACE["tool"]["importlinter"]["contracts"] if one["name"] == contract]
+    modules = found["modules"] if found["type"] == "independence" else found["source_modules"]
+    assert any(f"{module}.".startswith(f"medloop_services.{name}.") for module in modules), (
+        f"pyproject.toml's contract {contract!r} leaves out medloop_services.{name}"
     )
+
+
+@each_service
+def test_its_settings_are_shown(name: str) -> None:
+    assert f"medloop_services.{name}.settings" in MODULES, "see MODULES in cli/settings_table.py"
 
 
 def test_the_loop_runs_every_service_and_no_other(tmp_path: Path) -> None:
@@ -124,9 +131,19 @@ def test_compose_waits_only_for_services_it_has() -> None:
 def test_it_can_be_scaled(name: str) -> None:
     service = COMPOSE["services"][name]
     assert "container_name" not in service, f"{name}: two replicas can't share a container name"
-    fixed = [port for port in service.get("ports", ()) if ":" in str(port)]
+    fixed = [port for port in service["ports"] if "published" in port]
     assert not fixed, f"{name}: two replicas can't share the host's ports {fixed}"
     assert "MEDLOOP_REPLICA" not in service["environment"], f"{name}: two replicas can't share a replica name"
+
+
+@each_service
+def test_its_settings_and_its_health_can_be_reached(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert {"path": "medloop.env", "required": False} in service["env_file"]
+    listens = re.search(r"MEDLOOP_HEALTH_PORT=(\d+)", stage_of("runtime"))
+    assert listens
+    assert int(listens[1]) in [port["target"] for port in service["ports"]]
+    assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}, "metrics are this host's alone"
 
 
 def test_compose_declares_the_volumes_it_mounts_and_mounts_those_it_declares() -> None:

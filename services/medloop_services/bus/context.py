@@ -27,7 +27,7 @@ class Context:
     Attributes:
         artifacts: where model files are put and fetched.
         overrides: settings that win over the environment, by variable name, such as
-            `{"MEDLOOP_DRIFT_DETECTION_WINDOW": 128}`.
+            `{"MEDLOOP_DRIFT_DETECTION_WINDOW_IMAGES": 128}`.
         health: where a service says what it alone can know of how it does.
     """
 

@@ -44,7 +44,11 @@ class BusSettings(BaseSettings):
         default=0, ge=0, le=65535, description="port of /health and /metrics; 0 picks a free one"
     )
     health_host: str = Field(default="127.0.0.1", description="address /health and /metrics listen on")
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: str = Field(
+        default="INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="least that is logged: DEBUG, INFO, WARNING or ERROR",
+    )
     batch_events: int = Field(default=256, ge=1, le=10_000, description="events handled between two commits")
     batch_wait_ms: int = Field(default=200, ge=1, le=10_000, description="longest wait for a batch, ms")
     gather_ms: int = Field(

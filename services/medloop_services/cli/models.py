@@ -30,13 +30,8 @@ class BenchmarkFailed(MedloopError):
     code = "benchmark"
 
 
-BENCHMARKS = {
-    "kernels": "kernels",
-    "stream": "stream",
-    "drift": "drift",
-    "learn": "learn",
-    "federation": "federation",
-}
+BENCHMARKS = ("kernels", "drift", "learn", "federation")
+"""Folders of benchmarks/."""
 
 
 def register(app: typer.Typer) -> None:
@@ -193,7 +188,8 @@ def evaluate(
 def kernels(json: Json = None) -> None:
     """Show which back end and instruction set networks run on, and why; how many threads; what reads energy.
 
-    MEDLOOP_KERNELS=reference|cpu|cpu:<instruction set> overrides, and MEDLOOP_KERNELS_THREADS=1…64.
+    MEDLOOP_KERNELS=reference|cpu|cpu:<instruction set>|cuda|tensorrt overrides, and
+    MEDLOOP_KERNELS_THREADS=1…64.
     """
     from medloop_kernels import EnergyUnavailable, open_meter, threads
     from medloop_kernels.dispatch import describe
@@ -209,7 +205,7 @@ def kernels(json: Json = None) -> None:
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="kernels, stream, drift or learn.")],
+    what: Annotated[str, typer.Argument(help="kernels, drift, learn or federation.")],
     options: Annotated[
         list[str] | None, typer.Argument(help="The benchmark's own options; `-- --help` lists them.")
     ] = None,
@@ -232,6 +228,8 @@ def bench(
     fine-tuning, replay, DER++, the source article's rules, Avalanche and an oracle on the same labels. It
     takes --quick (minutes), --conditions, --methods, --seeds, --held-out, --workers, --data and --out, where
     what is done is kept: a run that was cut short goes on.
+    `federation` prints how long merging takes beside Flower (`make bench-peers` installs it), and how far
+    results are apart.
 
     Example: medloop bench kernels --json figures.json
     Example: medloop bench drift --streams 60 --plots figures
@@ -241,11 +239,11 @@ def bench(
         raise ConfigurationError(f"--backend {backend}: choose cpu or cuda")
     if backend == "cuda" and what != "kernels":
         raise ConfigurationError(f"--backend cuda: only kernels run on a GPU, not {what}")
-    folder = Path(__file__).parents[3] / "benchmarks" / BENCHMARKS.get(what, "")
-    files = sorted(folder.glob("bench_*.py")) if what in BENCHMARKS else []
+    folder = Path(__file__).parents[3] / "benchmarks"
+    files = sorted((folder / what).glob("bench_*.py")) if what in BENCHMARKS else []
     files = [file for file in files if (file.stem == "bench_cuda") == (backend == "cuda")]
     if not files:
-        have = [name for name in BENCHMARKS if list((folder.parent / name).glob("bench_*.py"))]
+        have = [name for name in BENCHMARKS if list((folder / name).glob("bench_*.py"))]
         raise ConfigurationError(f"no benchmark of {what!r} here; there are: {', '.join(have) or 'none'}")
     if json is None:
         for file in files:

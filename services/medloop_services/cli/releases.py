@@ -68,7 +68,9 @@ def show(version: Version, site: Site = None, json: Json = None) -> None:
     from medloop_schemas import AuditRecorded, CandidateTrained, ReleaseChanged
 
     known = _about(version, site)
-    records = [each for each in decisions(AuditRecorded) if each.version == version]
+    records = [
+        each for each in decisions(AuditRecorded) if each.version == version and site in (None, each.site_id)
+    ]
     console = Console(soft_wrap=True, markup=False, highlight=False)
     package = known[0].package
     console.print(f"{version}: {package.size} bytes, sha256 {package.sha256}\n{package.url}")
@@ -83,7 +85,7 @@ def show(version: Version, site: Site = None, json: Json = None) -> None:
     if changes:
         print_rows([_stage(each) for each in changes])
     for record in records:
-        console.print(f"\n{record.decision} by {record.actor}: {record.reason}")
+        console.print(f"\n{record.decision} at {record.site_id} by {record.actor}: {record.reason}")
         for name, value in record.evidence.items():
             console.print(f"  {name.replace('_', ' ')}: {value}")
     write_json([each.model_dump(mode="json") for each in (*known, *records)], json)
