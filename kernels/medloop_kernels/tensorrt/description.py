@@ -42,7 +42,6 @@ from medloop_kernels.tensorrt.operations import (
 
 NORM_EPSILON = 1e-5
 IMAGE, LOGITS, EMBEDDING, BLOCKS, FINITE = "image", "logits", "embedding", "blocks", "finite"
-OUTPUTS = (LOGITS, EMBEDDING, BLOCKS, FINITE)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from medloop_services.replay.errors import DatasetError
 from medloop_services.replay.split import Split, name_studies
 
-SPLITS = ("train", "val", "test")
-
 KNOWN_CLASSES: Mapping[str, tuple[str, ...]] = {
     "pneumoniamnist": ("normal", "pneumonia"),
     "breastmnist": ("malignant", "normal or benign"),
