@@ -32,7 +32,7 @@ PLACE = f"{TOPIC}:1:{OFFSET}"
 
 @pytest.fixture(scope="module")
 def refused(broker: EmbeddedBroker) -> None:
-    reason = InvalidEvent("json", "", "not JSON: unexpected end")
+    reason = InvalidEvent("json", "", "not JSON: unexpected [/end]")
     received = Received(TOPIC, 1, OFFSET, KEY, VALUE, (("ce_id", b"cut-1"),), reason)
 
     async def deliver() -> None:
@@ -66,14 +66,14 @@ def test_list_says_where_from_by_whom_and_why(broker: EmbeddedBroker, tmp_path: 
     assert PLACE in ran.stdout
     (mine,) = [each for each in written(tmp_path / "letters.json") if each["place"] == PLACE]
     assert mine["service"] == "/medloop/inference/0.1.0"
-    assert (mine["code"], mine["field"], mine["reason"]) == ("json", "", "not JSON: unexpected end")
+    assert (mine["code"], mine["field"], mine["reason"]) == ("json", "", "not JSON: unexpected [/end]")
 
 
 @pytest.mark.usefixtures("refused")
 def test_show_prints_the_record_as_it_came(broker: EmbeddedBroker, tmp_path: Path) -> None:
     ran = dlq(broker, "show", PLACE, "--json", tmp_path / "letter.json")
     assert ran.returncode == 0, ran.stderr
-    for part in ("not JSON: unexpected end", "ce_id: cut-1", VALUE.decode(), KEY.decode()):
+    for part in ("not JSON: unexpected [/end]", "ce_id: cut-1", VALUE.decode(), KEY.decode()):
         assert part in ran.stdout
     (letter,) = written(tmp_path / "letter.json")
     assert letter["headers"] == {"ce_id": "cut-1"}

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from medloop_schemas import ConfigurationError, TransientError
 from rich.console import Console
-from rich.table import Table
 
-from medloop_services.cli.options import Json, tell, write_json
+from medloop_services.cli.options import Json, print_rows, tell, write_json
 
 if TYPE_CHECKING:
     from medloop_services.bus.dead_letters import DeadLetter
@@ -22,6 +21,7 @@ T = TypeVar("T")
 Topic = Annotated[
     str | None, typer.Option("--topic", help="Only records of this topic, such as medloop.images.v1.")
 ]
+Code = Annotated[str | None, typer.Option("--code", help="Only letters with this error code.")]
 Place = Annotated[str, typer.Argument(help="topic:partition:offset of the record, as `list` prints it.")]
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: messages that could not be handled, and why.")
@@ -35,15 +35,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dlq, name="dlq")
 
 
-def list_letters(topic: Topic = None, json: Json = None) -> None:
+def list_letters(topic: Topic = None, code: Code = None, json: Json = None) -> None:
     """List dead letters: where each came from, who refused it and why."""
-    found = _find(topic)
-    table = Table(box=None)
-    for column in ("place", "service", "code", "field", "reason"):
-        table.add_column(column, overflow="fold")
-    for letter in found:
-        table.add_row(letter.place, letter.service, letter.code, letter.field, letter.reason.splitlines()[0])
-    Console().print(table if found else "no dead letters")
+    found = _find(topic, code)
+    if found:
+        print_rows([_row(letter) | {"reason": letter.reason.splitlines()[0]} for letter in found])
+    else:
+        tell("no dead letters")
     write_json([_row(letter) for letter in found], json)
 
 
@@ -65,7 +63,7 @@ def replay(
         str | None, typer.Argument(help="One record. Without it, all, or all of --topic or --code.")
     ] = None,
     topic: Topic = None,
-    code: Annotated[str | None, typer.Option("--code", help="Only letters with this error code.")] = None,
+    code: Code = None,
 ) -> None:
     """Send dead letters again to the topics they came from; do it after the cause has been put right.
 
@@ -73,12 +71,11 @@ def replay(
     """
     from medloop_services.bus.dead_letters import replay_dead_letters
 
-    letters = _find(topic) if place is None else _at(place)
-    chosen = [letter for letter in letters if code in (None, letter.code)]
+    chosen = _find(topic, code) if place is None else _at(place)
     tell(f"{_run(replay_dead_letters(_settings(), chosen))} records sent again")
 
 
-def _find(topic: str | None) -> list[DeadLetter]:
+def _find(topic: str | None, code: str | None) -> list[DeadLetter]:
     from medloop_schemas import TOPICS
 
     from medloop_services.bus.dead_letters import list_dead_letters
@@ -86,7 +83,8 @@ def _find(topic: str | None) -> list[DeadLetter]:
     names = [each.name for each in TOPICS]
     if topic not in (None, *names):
         raise ConfigurationError(f"--topic {topic}: there is no such topic; choose of {', '.join(names)}")
-    return _run(list_dead_letters(_settings(), topic))
+    found = _run(list_dead_letters(_settings(), topic))
+    return [letter for letter in found if code in (None, letter.code)]
 
 
 def _at(place: str) -> list[DeadLetter]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from medloop_services.cli.loop import Corruption, Images, Model, Severity, choose, prepare
 from medloop_services.cli.options import Data, Json, Seed, print_rows, tell, write_json
@@ -193,7 +194,7 @@ def _print(findings: Findings) -> None:
     from medloop_services.detecting.page import rate_row
     from medloop_services.report.where_section import sentence
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     where = findings.watched.where
     console.print(sentence(where))
     if findings.source.known_position is not None:
@@ -206,7 +207,8 @@ def _print(findings: Findings) -> None:
         print_rows([rate_row(rate, findings.promised) for rate in findings.rates])
     figures = findings.as_json()
     if figures["refused"]:
-        console.print(f"[red]{figures['refused']} events refused[/], first: {figures['first_refusal']}")
+        refused = (f"{figures['refused']} events refused", "red")
+        console.print(Text.assemble(refused, f", first: {figures['first_refusal']}"))
 
 
 def _alarm_rows(where: Where) -> list[dict[str, str]]:

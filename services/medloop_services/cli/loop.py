@@ -12,6 +12,7 @@ import typer
 from medloop_schemas import ConfigurationError
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from medloop_services.cli.options import Data, Json, Seed, tell, write_json
 from medloop_services.cli.progress import training_bar
@@ -289,7 +290,7 @@ def _finish(summary: Summary, report: Path, picture: Path | None, json: Path | N
         save_where_pictures(summary.where, picture)
     figures = summary.as_json()
     write_json(figures, json)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(story(summary))
     console.print(f"  {sentence(summary.where)}")
     for name, evaluation in summary.domains:
@@ -309,6 +310,6 @@ def _finish(summary: Summary, report: Path, picture: Path | None, json: Path | N
     )
     console.print(f"report: {report}")
     for reason in summary.reasons_open:
-        console.print(f"[red]open:[/] {reason}")
+        console.print(Text.assemble(("open:", "red"), f" {reason}"))
     console.print(f"closed: {str(figures['closed']).lower()}")
     raise typer.Exit(0 if figures["closed"] else 1)

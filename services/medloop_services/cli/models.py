@@ -14,6 +14,7 @@ from medloop_schemas import ConfigurationError, MedloopError
 from orjson import loads
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from medloop_services.cli.options import Data, Json, Seed, print_rows, tell, write_json
 from medloop_services.cli.progress import training_bar
@@ -275,7 +276,7 @@ def _print_evaluations(figures: dict[str, dict[str, Any]]) -> None:
             str(figure["n"]),
             *(_percent(figure[key]) for key in ("accuracy", "balanced_accuracy")),
             "" if figure["auc"] is None else f"{figure['auc']:.3f}",
-            recall,
+            Text(recall),
         )
     Console().print(table)
 
