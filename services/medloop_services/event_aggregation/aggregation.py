@@ -7,7 +7,7 @@ Only what can be learned leads to a request, which stays open until the version 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from medloop_schemas import (
     AdaptationRequested,
@@ -115,21 +115,27 @@ def _overtaken(before: DeviceStanding | None, signal: DriftSignalled) -> bool:
 
 
 def _active(state: AggregationState, signal: DriftSignalled, settings: EventAggregationSettings) -> Devices:
-    earliest = signal.time - timedelta(seconds=settings.active_seconds)
+    try:
+        earliest = signal.time - timedelta(seconds=settings.active_seconds)
+    except OverflowError:  # a clock that was never set says year 1
+        earliest = datetime.min.replace(tzinfo=UTC)
     return {name: device for name, device in state.devices.items() if device.signal.time >= earliest}
 
 
 def _fault(
     state: AggregationState, signal: DriftSignalled, active: Devices, settings: EventAggregationSettings
 ) -> Step:
-    """Follow the incident of the devices whose frames are no pictures, or were a moment ago."""
-    moment = Moment(signal, active, state.number)
+    """Follow the incident of the devices whose frames are no pictures, or were a moment ago.
+
+    A device that has fallen silent counts too: its own pictures alone tell that its sensor is well.
+    """
     faulty = {
         name: device
-        for name, device in active.items()
+        for name, device in state.devices.items()
         if device.faulty_at is not None
         and device.signal.sequence - device.faulty_at < settings.closing_images
     }
+    moment = Moment(signal, {**active, **faulty}, state.number)
     if not faulty and state.fault is not None:
         said = closing(state.fault, moment, "the frames are pictures again")
         return _said(state, "fault", Followed(None, said))

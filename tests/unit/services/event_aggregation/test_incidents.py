@@ -147,6 +147,31 @@ def test_a_fault_is_closed_once_the_frames_are_pictures_again() -> None:
     assert [message for message in said(outputs) if message.diagnosis is not Diagnosis.SENSOR_FAULT] == []
 
 
+def later(signals: Sequence[DriftSignalled], hours: int) -> list[DriftSignalled]:
+    return [each.model_copy(update={"time": each.time + timedelta(hours=hours)}) for each in signals]
+
+
+@pytest.mark.parametrize("hours", [25, 24 * 365])
+def test_a_broken_device_that_falls_silent_stays_broken(hours: int) -> None:
+    """Others' clocks and its own silence tell nothing of its sensor: only its own pictures do."""
+    state, _ = run(QUIET + stretch(111, 200, ["scanner-1"], fault="black"))
+    others = [signal("scanner-2", n) for n in range(207, 800, 16)]
+    state, outputs = run(later(others, hours), state)
+    assert state.fault is not None
+    assert all(message.open for message in said(outputs))
+    own = [signal("scanner-1", n) for n in range(207, 240 + SETTINGS.closing_images, 16)]
+    state, outputs = run(later(own, hours + 1), state)
+    assert state.fault is None
+    assert [message.diagnosis for message in said(outputs) if not message.open] == [Diagnosis.SENSOR_FAULT]
+
+
+def test_a_clock_that_was_never_set_stops_nothing() -> None:
+    unset = signal("scanner-1", 111).model_copy(update={"time": datetime(1, 1, 1, tzinfo=UTC)})
+    state, outputs = run([*QUIET, unset])
+    assert state.devices["scanner-1"].signal.sequence == 111
+    assert outputs == []
+
+
 def test_a_drift_that_outlasts_a_fault_is_diagnosed_in_the_end() -> None:
     state, _ = run(QUIET + stretch(111, 200, fault="black", data=True, share=0.9))
     _, outputs = run(stretch(207, 800, data=True, share=0.9), state)
