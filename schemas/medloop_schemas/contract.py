@@ -55,6 +55,7 @@ DEAD_LETTER_HEADERS = {
     "medloop-partition": "its partition there",
     "medloop-offset": "its offset there",
     "medloop-service": "name and version of the service that could not handle it",
+    "medloop-cut-bytes": "how much was left out of a record that no event is as large as; 0 for a whole one",
 }
 
 

@@ -40,7 +40,13 @@ class Frame(Body):
         description="base64 of height·width·channels bytes",
         json_schema_extra={"maxLength": MAX_BASE64},
     )
-    url: AnyUrl | None = Field(default=None, description="fsspec URL of the same bytes, when not inline")
+    url: AnyUrl | None = Field(
+        default=None,
+        description=(
+            "fsspec URL of the same bytes, when not inline; under MEDLOOP_ARTIFACTS a store that is away is "
+            "waited for, elsewhere the image is a dead letter then"
+        ),
+    )
     sha256: Sha256 | None = Field(default=None, description="digest of the bytes behind url")
 
     @model_validator(mode="after")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
-from medloop_schemas import Artifact, InvalidEvent, TransientError
+from medloop_schemas import Artifact, ConfigurationError, InvalidEvent, TransientError
 
 from medloop_services.bus.cache import cache_directory
 
 CHUNK_BYTES = 1 << 20
+NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""A url that names no file, now or later."""
 
 
 class CorruptArtifact(InvalidEvent):
@@ -31,6 +33,10 @@ class CorruptArtifact(InvalidEvent):
         self.found = found
 
 
+class StoreAway(TransientError):
+    """What keeps files can't be reached now."""
+
+
 class ArtifactStore:
     """Files named by their SHA-256 behind one fsspec url, and a verified local cache in front of it.
 
@@ -40,7 +46,10 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
-        self._files, self._folder = url_to_fs(url)
+        try:
+            self._files, self._folder = url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(f"MEDLOOP_ARTIFACTS={url}: {error}") from None
         self._cache = cache or cache_directory() / "artifacts"
 
     def put(self, path: Path) -> Artifact:
@@ -74,7 +83,7 @@ class ArtifactStore:
             return cached
         try:
             files, source = url_to_fs(artifact.url)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise CorruptArtifact(artifact.url, artifact.sha256, f"no content: {error}") from error
         try:
             _download(files, source, artifact, cached)
@@ -84,8 +93,18 @@ class ArtifactStore:
                 raise CorruptArtifact(artifact.url, artifact.sha256, "no content: it is missing") from error
             raise _away(artifact.url, error) from error
         except OSError as error:
+            if error.errno in NO_FILE:
+                raise CorruptArtifact(artifact.url, artifact.sha256, f"no content: {error}") from error
             raise _away(artifact.url, error) from error
         return cached
+
+    def holds(self, url: str) -> bool:
+        """Return whether a url is one of this store's own."""
+        try:
+            files, source = url_to_fs(url)
+        except (ValueError, ImportError):
+            return False
+        return bool(files == self._files and source.startswith(f"{self._folder.rstrip('/')}/"))
 
 
 def sha256_of(path: Path) -> str:
@@ -117,4 +136,4 @@ def _download(files: fsspec.AbstractFileSystem, source: str, artifact: Artifact,
 def _away(place: str, error: OSError) -> TransientError:
     if error.errno == errno.ENOSPC:
         return TransientError(f"no space left while storing {place}; free some space and the work goes on")
-    return TransientError(f"the artifact store {place} can't be reached ({error}); check MEDLOOP_ARTIFACTS")
+    return StoreAway(f"the artifact store {place} can't be reached ({error}); check MEDLOOP_ARTIFACTS")

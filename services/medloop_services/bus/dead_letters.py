@@ -28,7 +28,7 @@ class DeadLetter:
         topic, partition, offset: where it came from; several services may have refused the same record.
         service: who refused it.
         code, field, reason: why.
-        key, value, headers: the record, byte for byte.
+        key, value, headers: the record, byte for byte but for `cut_bytes`.
     """
 
     topic: str
@@ -41,6 +41,7 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+    cut_bytes: int
 
     @property
     def place(self) -> str:
@@ -70,7 +71,7 @@ async def list_dead_letters(settings: BusSettings, topic: str | None = None) -> 
         records = await _read_whole(consumer, places)
     finally:
         await consumer.stop()
-    letters = {(letter.place, letter.service): letter for letter in map(_letter, records)}
+    letters = {(letter.place, letter.service): letter for letter in map(read_letter, records)}
     return sorted(letters.values(), key=lambda letter: (letter.topic, letter.partition, letter.offset))
 
 
@@ -83,7 +84,7 @@ async def show_dead_letter(settings: BusSettings, place: str) -> list[DeadLetter
 async def replay_dead_letters(settings: BusSettings, letters: Sequence[DeadLetter]) -> int:
     """Send records again to the topic and partition they came from; return how many.
 
-    One that was on a wrong partition goes to its key's.
+    One that was on a wrong partition goes to its key's; one that was cut stays where it is.
     A record that several services refused is sent once; those that had handled it know it by its id.
     """
     records = {
@@ -95,6 +96,7 @@ async def replay_dead_letters(settings: BusSettings, letters: Sequence[DeadLette
             None if letter.code == WRONG_PARTITION else letter.partition,
         )
         for letter in letters
+        if not letter.cut_bytes
     }
     sender = Sender(settings, Health(), "dead letters")
     try:
@@ -115,21 +117,30 @@ async def _read_whole(consumer: AIOKafkaConsumer, places: Sequence[TopicPartitio
     return found
 
 
-def _letter(record: ConsumerRecord) -> DeadLetter:
+def read_letter(record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
+    """Return a dead letter from its record, whoever wrote that."""
     told = {
-        name.removeprefix(HEADER_PREFIX): value.decode(errors="replace")
+        name.removeprefix(HEADER_PREFIX): (value or b"").decode(errors="replace")
         for name, value in record.headers
         if name.startswith(HEADER_PREFIX)
     }
     return DeadLetter(
         topic=told.get("topic", record.topic.removesuffix(".dlq")),
-        partition=int(told.get("partition", record.partition)),
-        offset=int(told.get("offset", -1)),
+        partition=_number(told.get("partition"), record.partition),
+        offset=_number(told.get("offset"), -1),
         service=told.get("service", "unknown"),
         code=told.get("error-code", "unknown"),
         field=told.get("error-field", ""),
         reason=told.get("error-reason", "it was put here without a reason"),
         key=record.key,
         value=record.value,
-        headers=tuple(pair for pair in record.headers if not pair[0].startswith(HEADER_PREFIX)),
+        headers=tuple(
+            (name, value or b"") for name, value in record.headers if not name.startswith(HEADER_PREFIX)
+        ),
+        cut_bytes=_number(told.get("cut-bytes"), 0),
     )
+
+
+def _number(text: str | None, otherwise: int) -> int:
+    """Return a header's number; a letter that somebody else wrote may say anything."""
+    return int(text) if text and text.isascii() and text.isdecimal() else otherwise

@@ -9,12 +9,17 @@ import numpy as np
 from medloop_schemas import Artifact, Frame, InvalidEvent
 from numpy.typing import NDArray
 
+from medloop_services.bus.artifacts import StoreAway
+
 
 class FileStore(Protocol):
     """Where referenced frames lie; `ArtifactStore` is one."""
 
     def fetch(self, artifact: Artifact) -> Path:
         """Return a local file with exactly the artifact's bytes, or raise InvalidEvent or TransientError."""
+
+    def holds(self, url: str) -> bool:
+        """Return whether a url is one of the store's own."""
 
 
 def frame_of(pixels: NDArray[np.uint8]) -> Frame:
@@ -34,8 +39,8 @@ def pixels_of(frame: Frame, files: FileStore) -> NDArray[np.uint8]:
         uint8 (H, W) for one channel, (H, W, 3) for three; read-only.
 
     Raises:
-        InvalidEvent: the bytes are not what the frame says they are.
-        TransientError: the store of a referenced frame is away.
+        InvalidEvent: the bytes are not what the frame says they are, or lie elsewhere and can't be had now.
+        TransientError: the frame is in the store, and that is away.
     """
     content = frame.pixels() if frame.data is not None else _fetched(frame, files)
     shape = (
@@ -52,4 +57,10 @@ def pixels_of(frame: Frame, files: FileStore) -> NDArray[np.uint8]:
 def _fetched(frame: Frame, files: FileStore) -> bytes:
     size = frame.height * frame.width * frame.channels
     artifact = Artifact(url=str(frame.url), sha256=str(frame.sha256), size=size)
-    return files.fetch(artifact).read_bytes()
+    try:
+        return files.fetch(artifact).read_bytes()
+    except StoreAway as away:
+        if files.holds(artifact.url):
+            raise
+        # Whoever writes an event chooses its url: nobody else's images wait for that host.
+        raise InvalidEvent("reference", "frame.url", f"{away}; replay this when it can be had") from away

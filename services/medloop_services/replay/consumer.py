@@ -136,5 +136,5 @@ def _record(record: ConsumerRecord[bytes, bytes]) -> Record:
         timestamp=record.timestamp,
         key=record.key,
         value=record.value,
-        headers=tuple((name, bytes(value)) for name, value in record.headers),
+        headers=tuple((name, bytes(value or b"")) for name, value in record.headers),
     )

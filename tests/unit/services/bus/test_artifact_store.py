@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from medloop_schemas import Artifact, TransientError
+from medloop_schemas import Artifact, ConfigurationError, TransientError
 from medloop_services.bus.artifacts import ArtifactStore, CorruptArtifact
 
 
@@ -84,3 +84,20 @@ def test_no_more_is_fetched_than_was_announced(store: ArtifactStore, tmp_path: P
 def test_a_url_of_no_known_kind_is_corrupt(store: ArtifactStore) -> None:
     with pytest.raises(CorruptArtifact, match="no content: Protocol not known: nonsense"):
         store.fetch(Artifact(url="nonsense://bucket/file", sha256="1" * 64, size=7))
+
+
+@pytest.mark.parametrize("path", ["/tmp", f"/tmp/{'a' * 300}"])
+def test_a_url_that_can_name_no_file_is_corrupt(store: ArtifactStore, path: str) -> None:
+    with pytest.raises(CorruptArtifact, match="no content"):
+        store.fetch(Artifact(url=f"file://{path}", sha256="1" * 64, size=7))
+
+
+def test_a_store_knows_its_own(store: ArtifactStore, tmp_path: Path) -> None:
+    assert store.holds(store.put(model_file(tmp_path, b"weights")).url)
+    for other in (f"file://{tmp_path}/storeroom/file", "http://host/store/file", "nonsense://store/file"):
+        assert not store.holds(other)
+
+
+def test_a_store_of_no_known_kind_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigurationError, match="MEDLOOP_ARTIFACTS=nonsense://x: Protocol not known"):
+        ArtifactStore("nonsense://x")
