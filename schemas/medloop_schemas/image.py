@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import ClassVar, Literal
 
 from pydantic import AnyUrl, ConfigDict, Field, model_validator
@@ -82,7 +81,7 @@ class Frame(Body):
             raise InvalidEvent("reference", "frame.url", "the frame is a reference and has not been fetched")
         try:
             return base64.b64decode(self.data, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, or text that is not even ASCII
             raise InvalidEvent("base64", "frame.data", f"not base64: {error}") from None
 
 

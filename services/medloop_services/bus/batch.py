@@ -195,8 +195,15 @@ class MapBatch:
             if isinstance(outcome, InvalidEvent):
                 self.results.refuse(received, outcome, self._source)
             else:
-                self.results.take(received, outcome, self._source)
+                self._take(received, outcome)
         self._waiting = []
+
+    def _take(self, received: Received, events: Sequence[Event]) -> None:
+        try:
+            self.results.take(received, events, self._source)
+        except Exception as error:  # an output that can't be written is its own event's fault alone
+            self.results.refuse(received, unhandled(error), self._source)
+            self._strikes.hit(error)
 
     def _outcomes(self, events: list[Event]) -> deque[Sequence[Event] | InvalidEvent]:
         try:

@@ -52,7 +52,10 @@ def frame(**changes: Any) -> dict[str, Any]:
         (b"\xff\xfe", "json", ""),
         (b"[]", "model_type", ""),
         (orjson.dumps(image_fields(sequence=-1)), "greater_than_equal", "sequence"),
-        (orjson.dumps(image_fields(sequence="many")), "int_parsing", "sequence"),
+        (orjson.dumps(image_fields(sequence="many")), "int_type", "sequence"),
+        (orjson.dumps(image_fields(sequence="12")), "int_type", "sequence"),
+        (orjson.dumps(image_fields(sequence="1" * 30)), "int_type", "sequence"),
+        (orjson.dumps(image_fields(sequence=7)).replace(b'e":7', b'e":' + b"1" * 30), "int_type", "sequence"),
         (orjson.dumps(image_fields(image_id="no spaces")), "string_pattern_mismatch", "image_id"),
         (orjson.dumps(image_fields(device_id="x" * 129)), "string_pattern_mismatch", "device_id"),
         (orjson.dumps(image_fields(time="2026-01-01T00:00:00")), "timezone_aware", "time"),
@@ -113,3 +116,11 @@ def test_a_pseudonym_needs_the_secret() -> None:
     assert pseudonym("1.2.840.1", b"ward") != pseudonym("1.2.840.1", b"other")
     assert "1.2.840" not in pseudonym("1.2.840.1", b"ward")
     assert base64.b16decode(pseudonym("x", b"ward").upper())
+
+
+@pytest.mark.parametrize("data", ["!!!!", "éééé", "AA A"])
+def test_pixels_that_are_no_base64_are_refused(data: str) -> None:
+    image = decode(ImageAcquired, orjson.dumps(image_fields(frame=frame(height=1, width=3, data=data))))
+    with pytest.raises(InvalidEvent) as refused:
+        image.frame.pixels()
+    assert (refused.value.code, refused.value.field) == ("base64", "frame.data")

@@ -178,3 +178,17 @@ def test_merging_keeps_each_topics_offsets_and_prefers_event_time(
     if times[0] == sorted(times[0]) and times[1] == sorted(times[1]):
         events = [one.content.time for one in merged if isinstance(one.content, Event)]
         assert events == sorted(events)
+
+
+def test_an_output_that_cant_be_written_is_its_own_events_fault_alone() -> None:
+    def same(events: Sequence[Event]) -> list[Sequence[Event]]:
+        return [
+            (event.model_copy(update={"sequence": 10**30}),) if event.subject == "device-2" else (event,)
+            for event in events
+        ]
+
+    mapping = MapProcessor("same", (LabelConfirmed,), (LabelConfirmed,), same)
+    batch = MapBatch(mapping, [received(label(i), i) for i in range(4)], "/test", Strikes(3))
+    batch.run()
+    topics = [record.topic for record in batch.results.outputs]
+    assert topics == ["medloop.labels.v1"] * 2 + ["medloop.labels.v1.dlq", "medloop.labels.v1"]
