@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from medloop_model.checkpoint import Tensors
 
+TIE = 1e-9
+"""How far from 1/2 a vote may be for rounding's sake alone."""
+
 
 class Aggregator(StrEnum):
     """How updates are merged."""
@@ -71,14 +74,17 @@ def soft_vote(weights_OI: Sequence[NDArray[np.float32]], votes: Sequence[float])
         votes: n_k > 0, one a site.
 
     Returns:
-        Latent weights whose absmean ternary codes are the rounded votes.
+        Latent weights whose absmean ternary codes are the rounded votes, a tie's being 0; so too in float16.
     """
     ternary = [absmean_ternary(np.ascontiguousarray(weight_OI, np.float32)) for weight_OI in weights_OI]
     shares = np.asarray(votes, np.float64) / np.sum(votes)
     vote_OI = np.tensordot(shares, np.stack([codes for codes, _ in ternary]).astype(np.float64), axes=1)
     scale = float(shares @ np.array([scale for _, scale in ternary], np.float64))
-    within_OI = np.abs(vote_OI).clip(max=0.5)
-    beyond_OI = np.abs(vote_OI) - within_OI
+    size_OI = np.abs(vote_OI)
+    # A tie is no code's; just below the border, lest float16 round it to either side, a whole layer at once.
+    won_OI = size_OI > 0.5 + TIE
+    within_OI = np.where(won_OI, 0.5, size_OI.clip(max=0.49))
+    beyond_OI = np.where(won_OI, size_OI - 0.5, 0.0)
     steepness = (1 - within_OI.mean()) / max(float(beyond_OI.mean()), 1e-12)
     latent_OI: NDArray[np.float32] = np.sign(vote_OI) * (within_OI + steepness * beyond_OI) * scale
     return latent_OI.astype(np.float32)

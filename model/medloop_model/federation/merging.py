@@ -70,8 +70,9 @@ def merge(
     """Merge the updates of a round, at least one.
 
     The clip follows the round's median norm, and likewise its median number of images, so that it needs no
-    tuning (after Andrew et al., arXiv 1905.03871, who let it follow a quantile). Fisher information is merged
-    by weight (as the weighted mean), each number being `MOST_FISHER` at most.
+    tuning (after Andrew et al., arXiv 1905.03871, who let it follow a quantile). Of an even number the lower
+    one of the middle two counts: of two sites a liar would else clip itself by its own length. Fisher
+    information is merged by weight (as the weighted mean), each number being `MOST_FISHER` at most.
 
     Args:
         base: with its latent weights, which every update starts from.
@@ -83,10 +84,10 @@ def merge(
     rounds = [(*before, now) for before, now in zip(earlier or [()] * len(updates), agreed, strict=True)]
     against = opposed(rounds, settings.least_agreement)
     joining = [update for update, out in zip(updates, against, strict=True) if not out]
-    most_norm = settings.clip * float(np.median([update.norm for update in joining]))
+    most_norm = settings.clip * _lower_median([update.norm for update in joining])
     clipped = [update.clipped(most_norm) for update in joining]
     # A site says itself how many images it has: the same bound keeps a liar from deciding a round.
-    most_samples = min(settings.most_samples, settings.clip * float(np.median([u.samples for u in joining])))
+    most_samples = min(settings.most_samples, settings.clip * _lower_median([u.samples for u in joining]))
     counts = [min(float(update.samples), most_samples) for update in joining]
     before = {
         name: weight.astype(np.float32) for name, weight in shared(base.latent, norms=settings.norms).items()
@@ -108,6 +109,10 @@ def merge(
     )
 
 
+def _lower_median(values: Sequence[float]) -> float:
+    return float(np.quantile(values, 0.5, method="lower"))
+
+
 def with_merged(own: ModelPackage, merged: Merged, provenance: Mapping[str, Any]) -> ModelPackage:
     """A site's model with the merged weights: its own norms and scales stay, packed again.
 
@@ -120,7 +125,9 @@ def with_merged(own: ModelPackage, merged: Merged, provenance: Mapping[str, Any]
         UnsupportedArchitecture: the merged weights are of another network.
     """
     network = network_from(replace(own, latent={**own.latent, **merged.latent}))
-    return export_package(network, provenance, fisher={**own.fisher, **merged.fisher})
+    # A part of it would be of no use: what holds some weights has to know all.
+    fisher = {**own.fisher, **merged.fisher} if own.fisher else {}
+    return export_package(network, provenance, fisher=fisher)
 
 
 def _aggregated(

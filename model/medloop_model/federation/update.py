@@ -19,6 +19,9 @@ from medloop_model.checkpoint import ModelPackage, Tensors
 from medloop_model.errors import ShapeError
 from medloop_model.federation.errors import CorruptUpdate
 
+MOST = float(np.finfo(np.float16).max)
+"""Of a number in a package's file."""
+
 _STAYS_AT_HOME = ("norm", "gain")
 
 
@@ -114,9 +117,9 @@ def require_finite(update: Update) -> None:
     """Check every number.
 
     Raises:
-        CorruptUpdate: one is a NaN or an infinity.
+        CorruptUpdate: one is a NaN, an infinity, or more than a model's file can hold.
     """
     for part, tensors in (("delta", update.deltas), ("Fisher information", update.fisher)):
         for name, tensor in tensors.items():
-            if not np.isfinite(tensor).all():
-                raise CorruptUpdate(f"the {part} of {name} holds a NaN or an infinity; train again")
+            if not (np.abs(tensor) <= MOST).all():
+                raise CorruptUpdate(f"the {part} of {name} holds a NaN or more than {MOST:,.0f}; train again")

@@ -129,3 +129,16 @@ def test_in_a_soft_vote_nobody_shouts() -> None:
     quiet = [np.full((4, 4), 0.01, np.float32)] * 4
     loud = np.full((4, 4), -1e6, np.float32)
     assert (soft_vote([*quiet, loud], [1] * 5) > 0).all()
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_a_tie_is_no_code_and_stays_none_in_a_file(count: int) -> None:
+    """Of two sites one in six codes is a tie; float16 must not decide for a whole layer at once."""
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        weights = [draw.normal(0, 1, (192, 96)).astype(np.float32) for _ in range(count)]
+        codes = [ternary_codes(torch.from_numpy(weight))[0].numpy() for weight in weights]
+        mean = np.mean(codes, axis=0, dtype=np.float64)
+        won = np.sign(mean) * (np.abs(mean) > 0.5 + 1e-6)
+        kept = soft_vote(weights, [1] * count).astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(ternary_codes(torch.from_numpy(kept))[0].numpy(), won)

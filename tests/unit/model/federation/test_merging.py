@@ -9,8 +9,16 @@ from medloop_model.checkpoint import ModelPackage, load_package
 from medloop_model.engine import Engine
 from medloop_model.errors import UnsupportedArchitecture
 from medloop_model.federation.aggregators import Aggregator
+from medloop_model.federation.errors import CorruptUpdate
 from medloop_model.federation.merging import MergeSettings, merge, with_merged
-from medloop_model.federation.update import Update, difference, shared, shared_digest, stays_at_home
+from medloop_model.federation.update import (
+    Update,
+    difference,
+    require_finite,
+    shared,
+    shared_digest,
+    stays_at_home,
+)
 from medloop_model.training.ewc import MOST_FISHER
 
 
@@ -136,3 +144,27 @@ def test_weights_of_another_network_are_refused(home: ModelPackage) -> None:
     wrong = replace(merged, latent={**merged.latent, "head.bias": np.zeros(9, np.float16)})
     with pytest.raises(UnsupportedArchitecture):
         with_merged(home, wrong, {})
+
+
+def test_of_two_sites_neither_runs_away_with_the_weights(home: ModelPackage) -> None:
+    honest = difference(home, moved(home, 0), samples=100)
+    huge = replace(honest, deltas={name: 1e7 * delta for name, delta in honest.deltas.items()}, samples=10**9)
+    merged = merge(home, [honest, huge], MergeSettings(Aggregator.WEIGHTED_MEAN))
+    for name, before in shared(home.latent).items():
+        way = np.abs(merged.latent[name] - before.astype(np.float32))
+        assert way.max() <= MergeSettings().clip * 2 * np.abs(honest.deltas[name]).max() + 1e-3
+    assert merged.clipped == (False, True)
+
+
+def test_what_no_file_can_hold_is_refused(home: ModelPackage) -> None:
+    update = difference(home, moved(home, 0), samples=1)
+    for number in (np.nan, np.inf, 1e6):
+        wrong = {name: np.full_like(delta, number) for name, delta in update.deltas.items()}
+        with pytest.raises(CorruptUpdate):
+            require_finite(replace(update, deltas=wrong))
+
+
+def test_a_part_of_fisher_information_is_none(home: ModelPackage) -> None:
+    merged = merge(home, updates(home, 2), MergeSettings())
+    assert with_merged(replace(home, fisher={}), merged, {}).fisher == {}
+    assert with_merged(home, merged, {}).fisher.keys() == home.latent.keys()

@@ -63,3 +63,17 @@ def test_a_site_that_is_held_stays_nearer_to_the_base(home: ModelPackage) -> Non
         return difference(home, learner.package(state), 16).norm
 
     assert moved(100.0) < 0.9 * moved(0.0)
+
+
+def test_what_holds_a_site_is_not_passed_off_as_fisher_information(home: ModelPackage) -> None:
+    plan = replace(plan_for(home), fisher_decay=0.0)
+    side, draw = home.architecture.image_size, np.random.default_rng(0)
+    images = draw.integers(0, 256, (16, side, side), dtype=np.uint8)
+    batch = Batch(images, np.arange(16) % 2, tuple(map(str, range(16))))
+    package, held = with_proximal_term(home, plan_for(home), 1e-9)
+    found = []
+    for learner in (StreamingLearner(package, None, held), StreamingLearner(home, None, plan)):
+        state, _ = learner.step(learner.begin(), batch)
+        found.append(learner.package(state).fisher)
+    for name, expected in found[1].items():
+        np.testing.assert_allclose(found[0][name], expected, rtol=0.05, atol=0.01)
