@@ -51,6 +51,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         sizes = (self.image_size, self.patch_size, self.width, self.depth, self.heads, self.mlp_ratio)
+        if any(type(size) is not int for size in (*sizes, self.channels)):
+            raise UnsupportedArchitecture(f"every measure must be a whole number, got {self}")
         if min(sizes) < 1:
             raise UnsupportedArchitecture(f"every measure must be at least 1, got {self}")
         if self.channels not in {1, 3}:
@@ -110,7 +112,7 @@ class Architecture:
         try:
             fields = json.loads(text)
             return cls(**{**fields, "classes": tuple(fields["classes"])})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnsupportedArchitecture(f"not an architecture: {text!r} ({error})") from error
 
 

@@ -97,7 +97,8 @@ def load_package(
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {part: _read_part(file, part) for part in wanted}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        # The last three are numpy's, of types that it lacks and of shapes that nothing can have.
         reason = _where_cut_short(path) or error
         raise CorruptCheckpoint(path, f"can't be read as safetensors ({reason})") from error
     if metadata.get("format") != FORMAT:
@@ -196,7 +197,7 @@ def _where_cut_short(path: Path) -> str | None:
             header = json.loads(file.read(header_end - _LENGTH_BYTES))
             entries = [entry for name, entry in header.items() if name != "__metadata__"]
             end = header_end + max(int(entry["data_offsets"][1]) for entry in entries)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
             return None
     return f"cut short at byte {size}; its tensors end at byte {end}" if size < end else None
 
@@ -217,7 +218,7 @@ def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:
 def _provenance(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         provenance = json.loads(metadata["provenance"])
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CorruptCheckpoint(path, f"has no usable provenance ({error})") from error
     if not isinstance(provenance, dict):
         raise CorruptCheckpoint(path, "has a provenance that isn't a JSON object")

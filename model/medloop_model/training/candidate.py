@@ -58,7 +58,9 @@ def _place_head(network: BiTMedViT, state: LearnerState, showing: Showing) -> No
 def _running_fisher(
     network: BiTMedViT, state: LearnerState, showing: Showing, fisher: Mapping[str, Tensor]
 ) -> Tensors:
-    """Online EWC: what mattered so far and what matters on the new domain."""
+    """Online EWC: what mattered so far and what matters on the new domain, if anything of that is known."""
+    if not len(state.new):
+        return {name: values.numpy().astype(np.float16) for name, values in fisher.items()}
     generator = _generator(showing)
     drawn = state.new.draw(showing.plan.fisher_images, generator)
     recent = normalise_fisher(fisher_diagonal(network, drawn.pixels, generator))

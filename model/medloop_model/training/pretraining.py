@@ -260,7 +260,7 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step(learning_rate * warmed_up_cosine(step / steps, warm_up))
         if checkpoint:
-            checkpoint.keep(optimiser, generator, last=step + 1 == steps)
+            checkpoint.keep(optimiser, generator, done=step + 1, last=step + 1 == steps)
         if after_step:
             after_step(step + 1, loss.item())
     network.eval()

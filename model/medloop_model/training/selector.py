@@ -104,7 +104,8 @@ class Bounds:
 
     Args:
         strategies: that may be used.
-        rehearsal_steps: at most, beside the one on each mini-batch: what a device can do in time.
+        rehearsal_steps: at most, beside the one on each mini-batch: what a device can do in time. Where they
+            are fewer than a plan's, the plan's many `first_steps` are left out too.
         fewest_labels: of new images, below which nothing is trained.
         article: whether to train by the source article's rules, and not by those that were measured best.
     """
@@ -232,7 +233,7 @@ RULES = (
     ),
     Rule(
         lambda case, plan: plan.rehearsal_steps > case.bounds.rehearsal_steps,
-        lambda case: {"rehearsal_steps": case.bounds.rehearsal_steps},
+        lambda case: {"rehearsal_steps": case.bounds.rehearsal_steps, "first_steps": 0},
         Reason(
             "fewer-steps",
             "The bounds allow fewer steps a mini-batch than were measured to be best.",

@@ -154,7 +154,7 @@ class Showing:
         if restyled:
             examples = examples.joined(restyled.examples.draw(plan.restyled, generator))
         pixels_BHWC, labels_B = examples.pixels, examples.labels
-        if plan.transplanted:
+        if plan.transplanted and len(surroundings):
             cells_BHWC, cell_labels_B = self.transplanted(old, surroundings, plan.transplanted, generator)
             pixels_BHWC = torch.cat([pixels_BHWC, cells_BHWC])
             labels_B = torch.cat([labels_B, cell_labels_B])

@@ -52,16 +52,23 @@ class StageCheckpoint:
                     tensor.copy_(file.get_tensor(name))
                 generator.set_state(file.get_tensor(GENERATOR))
                 optimiser.steps = int(metadata["steps"])
+                done = int(metadata["done"])
         except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
             reason = f"can't be gone on from ({error}); remove it to train from the beginning"
             raise CorruptCheckpoint(self.path, reason) from error
-        return optimiser.steps
+        return done
 
-    def keep(self, optimiser: AdamW, generator: torch.Generator, *, last: bool) -> None:
-        """Write the file if it is time to, or if this was the `last` step."""
-        if optimiser.steps % STEPS_BETWEEN and not last:
+    def keep(self, optimiser: AdamW, generator: torch.Generator, *, done: int, last: bool) -> None:
+        """Write the file if it is time to, or if this was the `last` step.
+
+        Args:
+            optimiser, generator: what goes on from here.
+            done: steps, with those that the optimiser refused since there was no finite way down.
+            last: whether this was the last one.
+        """
+        if done % STEPS_BETWEEN and not last:
             return
-        metadata = {"identity": self.identity, "steps": str(optimiser.steps)}
+        metadata = {"identity": self.identity, "steps": str(optimiser.steps), "done": str(done)}
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             save_file(_tensors(optimiser) | {GENERATOR: generator.get_state()}, temporary, metadata)

@@ -92,8 +92,8 @@ class StreamingLearner:
         plan: how.
 
     Raises:
-        ShapeError: the plan's classes don't start with the model's, or the Fisher information has another
-            model's names or shapes.
+        ShapeError: the plan's classes don't start with the model's, or the Fisher information is not whole,
+            not finite, or has another model's names or shapes.
         TeacherMismatch: the teacher has other classes or takes other images.
         ValueError: an unknown strategy, no teacher or Fisher information where the plan needs it, or a memory
             of too few bytes for an image.
@@ -266,14 +266,13 @@ class StreamingLearner:
     @torch.no_grad()
     def _with_new_rows(self, state: LearnerState) -> LearnerState:
         """Start the head's rows of new classes on the bench, as soon as each has an example."""
-        started = state.imprinted
-        while started < len(self.plan.classes) and (mine_B := state.new.labels == started).any():
-            others = state.old.joined(state.new.at(~mine_B))
+        started, known = state.imprinted, state.old.joined(state.new)
+        while started < len(self.plan.classes) and (mine_B := known.labels == started).any():
             imprint(
                 self._bench.network,
                 started,
-                mine_BD=self._embeddings(state.new.at(mine_B)),
-                others_BD=self._embeddings(others),
+                mine_BD=self._embeddings(known.at(mine_B)),
+                others_BD=self._embeddings(known.at(~mine_B)),
             )
             started += 1
         return replace(state, imprinted=started)
@@ -320,7 +319,11 @@ def _teacher(path: Path, student: Architecture) -> BiTMedViT:
 def _expand_fisher(package: ModelPackage, anchor: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The package's Fisher information in the shape of the expanded network; new rows are free to move."""
     expanded = {}
+    if package.fisher and (missing := anchor.keys() - package.fisher.keys()):
+        raise ShapeError(f"the Fisher information of {min(missing)} is missing")
     for name, values in package.fisher.items():
+        if not np.isfinite(values).all():
+            raise ShapeError(f"the Fisher information of {name} holds a NaN or an infinity")
         if name not in anchor or values.shape != package.latent[name].shape:
             raise ShapeError(f"the Fisher information of {name} {values.shape} is of another model")
         expanded[name] = torch.zeros_like(anchor[name])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +87,51 @@ def test_any_changed_bytes_give_a_typed_error_or_a_model_that_runs(
     with suppress(ModelError, KernelError):  # any other error fails the test
         logits = use(path).logits
     assert logits is None or logits.shape == CLEAN.shape
+
+
+def with_header(change: Callable[[dict[str, Any]], object]) -> bytes:
+    header = json.loads(WHOLE[8:HEADER])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + WHOLE[HEADER:] + bytes(2)
+
+
+def foreign(dtype: str, shape: list[int], size: int = 2) -> bytes:
+    end = len(WHOLE) - HEADER
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+    return with_header(lambda header: header.update({"packed/extra": entry}))[: None if size else -2]
+
+
+def measured(**measures: object) -> bytes:
+    def change(header: dict[str, Any]) -> None:
+        architecture = json.loads(header["__metadata__"]["architecture"]) | measures
+        header["__metadata__"]["architecture"] = json.dumps(architecture)
+
+    return with_header(change)[:-2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(foreign("BF16", [1]), id="bfloat16"),
+        pytest.param(foreign("F8_E4M3", [2]), id="float8"),
+        pytest.param(foreign("F32", [0, 2**62], 0), id="too large an axis"),
+        pytest.param(foreign("U8", [1] * 69 + [2]), id="70 axes"),
+        pytest.param(measured(depth=4.0), id="a depth of 4.0"),
+        pytest.param(measured(image_size=28.0), id="images of 28.0"),
+        pytest.param(
+            with_header(lambda header: header["__metadata__"].update(provenance="[" * 100_000))[:-2],
+            id="nested provenance",
+        ),
+        pytest.param(
+            with_header(lambda header: header["__metadata__"].update(architecture="[" * 100_000))[:-2],
+            id="nested architecture",
+        ),
+        pytest.param((200_000).to_bytes(8, "little") + b"[" * 200_000, id="nested header"),
+    ],
+)
+def test_a_file_that_somebody_else_made_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CorruptCheckpoint):
+        load_package(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from medloop_model.architecture import Architecture
 from medloop_model.checkpoint import save_package, save_teacher
 from medloop_model.errors import CorruptCheckpoint, ShapeError
+from medloop_model.network import BiTMedViT
 from medloop_model.training import stage_checkpoint
 from medloop_model.training.export import network_from
 from medloop_model.training.images import to_pixels
@@ -16,11 +18,13 @@ from medloop_model.training.pretraining import (
     Pretrained,
     PretrainSettings,
     Progress,
+    fit,
     predict,
     pretrain,
     stage_files,
     warmed_up_cosine,
 )
+from medloop_model.training.stage_checkpoint import StageCheckpoint
 from torch.nn import functional
 
 TINY = Architecture(8, 1, 4, 16, 1, 2, 2, ("dark", "bright"))
@@ -96,6 +100,51 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     for name in ("package", "teacher"):
         digests = {save_package(getattr(made, name), tmp_path / name) for made in (went_on, whole)}
         assert len(digests) == 1
+
+
+def test_a_step_that_was_refused_counts_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In step 2 there was no finite way down; the rate's curve goes by steps taken and refused."""
+    monkeypatch.setattr(stage_checkpoint, "STEPS_BETWEEN", 4)
+    domain = (torch.rand(8, 8, 8, 1, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2)
+    taken: list[int] = []
+
+    def trained(last: int, checkpoint: StageCheckpoint | None) -> dict[str, torch.Tensor]:
+        network = BiTMedViT(TINY)
+
+        def loss_of(pixels_BHWC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+            loss = functional.cross_entropy(network(pixels_BHWC), labels_B)
+            return loss * float("nan") if len(taken) == 1 else loss
+
+        def after_step(step: int, _: float) -> None:
+            taken.append(step)
+            if step == last:
+                raise Killed
+
+        with suppress(Killed):
+            fit(
+                network,
+                [domain],
+                loss_of,
+                steps=8,
+                batch_size=4,
+                learning_rate=1e-2,
+                weight_decay=0.0,
+                warm_up=0.1,
+                seed=0,
+                after_step=after_step,
+                checkpoint=checkpoint,
+            )
+        return network.state_dict()
+
+    kept = StageCheckpoint(tmp_path / "stage", "me")
+    trained(5, kept)
+    went_on = trained(9, kept)
+    assert taken == [1, 2, 3, 4, 5, 5, 6, 7, 8]
+    taken.clear()
+    whole = trained(9, None)
+    assert all(torch.equal(went_on[name], whole[name]) for name in whole)
 
 
 def test_progress_on_other_images_is_not_gone_on_from(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ TABLE = [
         "a slow device",
         Cause.CONCEPT_DRIFT,
         bounds=Bounds(rehearsal_steps=3),
-        plan={"rehearsal_steps": 3},
+        plan={"rehearsal_steps": 3, "first_steps": 0},
         says="fewer steps",
     ),
     Row(

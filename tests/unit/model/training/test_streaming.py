@@ -480,6 +480,36 @@ def test_fisher_information_of_another_model_is_refused(home: tuple[ModelPackage
         StreamingLearner(foreign, None, plan_for(SHALLOW_EWC))
 
 
+def test_fisher_information_that_is_not_whole_is_refused(home: tuple[ModelPackage, Path]) -> None:
+    some = {name: values for name, values in home[0].fisher.items() if name != "head.bias"}
+    with pytest.raises(ShapeError, match=r"of head\.bias is missing"):
+        StreamingLearner(replace(home[0], fisher=some), None, plan_for(SHALLOW_EWC))
+    broken = home[0].fisher | {"head.bias": np.full_like(home[0].fisher["head.bias"], np.nan)}
+    with pytest.raises(ShapeError, match=r"of head\.bias holds a NaN"):
+        StreamingLearner(replace(home[0], fisher=broken), None, plan_for(SHALLOW_EWC))
+
+
+def test_a_class_that_arrives_as_a_correction_is_started(home: tuple[ModelPackage, Path]) -> None:
+    images, labels = shades(32, 3)
+    learner = StreamingLearner(*home, plan_for(EXPAND_HEAD, (*TINY.classes, "striped")))
+    striped = np.tile(np.array([0, 255], np.uint8), (4, 8, 4))
+    images[:4], ids = striped, tuple(f"old-{number}" for number in range(32))
+    state = learner.begin(Batch(images, labels, ids))
+    for _ in range(8):
+        state, _ = learner.step(state, Batch(images[:4], np.full(4, 2), ids[:4]))
+    assert state.imprinted == 3
+    assert (learner.logits(state, striped).argmax(axis=1) == 2).all()
+
+
+def test_where_nothing_could_be_learned_the_base_is_the_candidate(home: tuple[ModelPackage, Path]) -> None:
+    learner = StreamingLearner(home[0], None, plan_for(SHALLOW_EWC))
+    same_weights = learner.package(learner.begin())
+    for name, tensor in home[0].latent.items():
+        np.testing.assert_array_equal(same_weights.latent[name], tensor)
+    for name, values in home[0].fisher.items():
+        np.testing.assert_array_equal(same_weights.fisher[name], values)
+
+
 def test_a_frozen_backbone_runs_once_an_image(
     home: tuple[ModelPackage, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -528,6 +558,14 @@ def test_another_laboratory_moves_all_of_a_slide_model_and_the_old_one_is_kept(
         assert not np.array_equal(adapted.latent[name], laboratory.latent[name])
     assert right(adapted, stained(100, 5, ROSY)) > 0.9
     assert right(adapted, stained(100, 6, BLUISH)) > 0.9
+
+
+def test_a_slide_model_takes_corrections_of_old_cells_first(laboratory: ModelPackage) -> None:
+    learner, old = StreamingLearner(laboratory, None, slide_plan()), stained(32, 3, ROSY)
+    state = learner.begin(batch(old, "old"))
+    corrected = Batch(old[0][:2], 1 - old[1][:2], ("old-0", "old-1"))
+    state, metrics = learner.step(state, corrected)
+    assert (metrics.corrected, metrics.seen) == (2, 0)
 
 
 def test_a_head_in_closed_form_waits_for_every_class(laboratory: ModelPackage) -> None:

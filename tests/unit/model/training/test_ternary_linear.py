@@ -47,8 +47,10 @@ def test_values_and_gradients_are_those_of_its_parts(seed: int, rows: int, input
         tensors = [tensor.requires_grad_() for tensor in drawn(seed, rows, inputs, outputs).values()]
         y = layer(*tensors)
         results.append((y, *torch.autograd.grad((y * upstream).sum(), tensors)))
+    # Where a token is nearly 0, its norm's gradient is a small difference of numbers as large as 1 / RMS.
+    steepest = float(1 / drawn(seed, rows, inputs, outputs)["x"].square().mean(dim=-1).sqrt().min())
     for found, expected in zip(*results, strict=True):
-        largest = max(1.0, float(expected.detach().abs().max()))
+        largest = max(1.0, steepest, float(expected.detach().abs().max()))
         torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=2e-5 * largest)
 
 
