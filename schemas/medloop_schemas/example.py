@@ -10,7 +10,7 @@ from pydantic import Field
 from medloop_schemas.event import Event
 from medloop_schemas.identity import Identifier, derive_id
 from medloop_schemas.image import Frame
-from medloop_schemas.label import MAX_CLASSES
+from medloop_schemas.label import LONGEST_CLASS_NAME, MAX_CLASSES
 
 HELD_BACK_ONE_IN = 4
 """Every fourth study or so is kept for judging and never trained on."""
@@ -34,7 +34,7 @@ class ExampleLabelled(Event):
     label_sequence: int = Field(ge=0, description="the label's: grows with every example of a device")
     revision: int = Field(ge=1)
     class_index: int = Field(ge=0, lt=MAX_CLASSES)
-    class_name: str = Field(min_length=1, max_length=64)
+    class_name: str = Field(min_length=1, max_length=LONGEST_CLASS_NAME)
     predicted_class: int = Field(ge=0, description="what was served")
     model_version: Identifier = Field(description="which version served it")
     frame: Frame

@@ -10,6 +10,7 @@ from medloop_schemas.event import Event
 from medloop_schemas.identity import Identifier, derive_id
 
 MAX_CLASSES = 1024
+LONGEST_CLASS_NAME = 64
 
 
 class LabelConfirmed(Event):
@@ -23,7 +24,7 @@ class LabelConfirmed(Event):
     sequence: int = Field(ge=0, description="counts this device's labels, without gaps")
     revision: int = Field(default=1, ge=1, description="1 for the first reading, then one more a correction")
     class_index: int = Field(ge=0, lt=MAX_CLASSES)
-    class_name: str = Field(min_length=1, max_length=64)
+    class_name: str = Field(min_length=1, max_length=LONGEST_CLASS_NAME)
 
     @property
     def event_id(self) -> str:

@@ -124,7 +124,8 @@ class Stack:
     @property
     def artifacts(self) -> str:
         """The url of the model files."""
-        return self.environment.get("MEDLOOP_ARTIFACTS", (self.folder.resolve() / "artifacts").as_uri())
+        chosen = self.environment.get("MEDLOOP_ARTIFACTS") or os.environ.get("MEDLOOP_ARTIFACTS")
+        return chosen or (self.folder.resolve() / "artifacts").as_uri()
 
     def start(self) -> None:
         """Start the broker and then every service; returns before they are ready.
@@ -172,7 +173,9 @@ class Stack:
                 _process(service).kill()
                 _process(service).wait()
         self._broker().stop()
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
+        found = read_state(self.folder)
+        if found is None or found.supervisor == os.getpid():  # another stack's is not ours to remove
+            (self.folder / STATE_FILE).unlink(missing_ok=True)
 
     def _broker(self) -> Broker:
         if self.broker is None:
@@ -214,6 +217,7 @@ class Stack:
     def _write_state(self) -> None:
         state = StackState(
             supervisor=os.getpid(),
+            began=began(os.getpid()),
             bootstrap=self.bootstrap,
             artifacts=self.artifacts,
             services={
@@ -238,12 +242,13 @@ class RunningService:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """What `stack.json` says of a running stack."""
+    """What `stack.json` says of a running stack; after a reboot its number may be another process's."""
 
     supervisor: int
     bootstrap: str
     artifacts: str
     services: dict[str, RunningService]
+    began: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +276,17 @@ def read_state(folder: Path) -> StackState | None:
     state = StackState(
         **{**fields, "services": {name: RunningService(**each) for name, each in fields["services"].items()}}
     )
-    return state if _runs(state.supervisor) else None
+    same = not state.began or began(state.supervisor) == state.began
+    return state if same and _runs(state.supervisor) else None
+
+
+def began(pid: int) -> str:
+    """When a process began, and since which start of the machine; empty where /proc does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return ""
 
 
 async def service_statuses(state: StackState) -> list[ServiceStatus]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -282,6 +284,41 @@ async def test_a_service_whose_store_is_away_when_it_starts_waits_and_says_so(
             await asyncio.sleep(0.1)
     process.stop()
     assert await work == 0
+
+
+STUCK = """
+import sys, time
+from medloop_schemas import ImageAcquired
+from medloop_services.bus.context import load_settings
+from medloop_services.bus.processor import MapProcessor, Service
+from medloop_services.bus.runner import run_service
+from medloop_services.bus.settings import BusSettings
+
+def stuck(events):
+    print("in work", flush=True)
+    time.sleep(300)
+
+service = Service(sys.argv[1], (MapProcessor(sys.argv[1], (ImageAcquired,), (), stuck),))
+sys.exit(run_service(sys.argv[1], lambda: service, load_settings(BusSettings)))
+"""
+
+
+async def test_a_batch_that_does_not_end_is_left_when_the_time_to_drain_is_over(
+    settings: BusSettings, sender: Sender, name: str
+) -> None:
+    await sender.deliver(records([tally.image(name, 0)]))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", STUCK, name),
+        env={**os.environ, "MEDLOOP_KAFKA": settings.kafka, "MEDLOOP_DRAIN_S": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while b"in work" not in await process.stdout.readline():
+            pass
+        process.terminate()
+        assert await process.wait() == 1
 
 
 async def test_a_follower_has_read_everything_before_the_first_event(

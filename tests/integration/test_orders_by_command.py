@@ -15,18 +15,25 @@ from pathlib import Path
 import pytest
 from killable_service import Killable
 from medloop_model import pretrained
-from medloop_schemas import CandidateTrained, Diagnosis, Strategy
+from medloop_schemas import CandidateTrained, Diagnosis, ReleaseChanged, Strategy, topic_of
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.broker import EmbeddedBroker
 from medloop_services.bus.health import Health
-from medloop_services.bus.outgoing import outgoing
+from medloop_services.bus.outgoing import Outgoing, outgoing
 from medloop_services.bus.sender import Sender
 from medloop_services.bus.settings import BusSettings
+from medloop_services.publisher.audit import AuditChain, Decision
 
 pytestmark = pytest.mark.integration
 
 SITE, OTHER_SITE = "orders", "orders-of-others"
 CANDIDATE = "phantom-candidate"
+
+
+async def sent(settings: BusSettings, record: Outgoing) -> None:
+    sender = Sender(settings, Health(), "test")
+    await sender.deliver([record])
+    await sender.stop()
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +63,13 @@ def first_version(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFacto
         loss_last=0.5,
     )
 
-    async def send() -> None:
-        sender = Sender(settings, Health(), "test")
-        await sender.deliver([outgoing(waiting, "/test")])
-        await sender.stop()
-
     chosen = {"MEDLOOP_PUBLISHER_SITES": f"{SITE},{OTHER_SITE}", "MEDLOOP_PUBLISHER_MODEL": str(model)}
     publisher = Killable("publisher", settings, folder, chosen)
     try:
         while publisher.followed() < 2:
             assert publisher.process.poll() is None, publisher.log.read_text()
             time.sleep(0.1)
-        asyncio.run(send())
+        asyncio.run(sent(settings, outgoing(waiting, "/test")))
         yield first
     finally:
         assert publisher.stop() == 0
@@ -109,6 +111,50 @@ def test_what_does_not_fit_is_refused_with_the_reason(broker: EmbeddedBroker, fi
     ran = order(broker, "rollback", first_version)
     assert ran.returncode == 1
     assert "no version is known to go back to" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(("--reason", ""), "--reason:"), (("--reason", "x", "--by", "y" * 129), "--by:")]
+)
+def test_what_no_record_can_hold_is_said(
+    broker: EmbeddedBroker, first_version: str, given: tuple[str, ...], said: str
+) -> None:
+    ran = medloop(broker, "release", "rollback", first_version, "--site", SITE, *given)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.usefixtures("first_version")
+def test_a_forged_record_breaks_the_chain(broker: EmbeddedBroker) -> None:
+    _, genuine = AuditChain().recorded(
+        "forged",
+        datetime(2026, 1, 1, tzinfo=UTC),
+        decision=Decision.RELEASED,
+        version="v1",
+        reason="first",
+        evidence={},
+    )
+    settings = BusSettings(kafka=broker.bootstrap)
+    asyncio.run(sent(settings, outgoing(genuine, "/test")))
+    assert medloop(broker, "audit", "verify", "--site", "forged").returncode == 0
+    forged = genuine.model_copy(update={"decision": "promoted", "actor": "nobody"})
+    asyncio.run(sent(settings, outgoing(forged, "/test")))
+    ran = medloop(broker, "audit", "verify", "--site", "forged")
+    assert ran.returncode == 1
+    assert "two different records have this number" in ran.stderr
+
+
+@pytest.mark.usefixtures("first_version")
+def test_a_record_that_is_no_event_is_left_out(broker: EmbeddedBroker) -> None:
+    odd = Outgoing(topic_of(ReleaseChanged).name, b"odd", b"{}")
+    settings = BusSettings(kafka=broker.bootstrap)
+
+    asyncio.run(sent(settings, odd))
+    ran = medloop(broker, "release", "list", "--site", SITE)
+    assert ran.returncode == 0
+    assert "is left out" in ran.stderr
+    assert SITE in ran.stdout
 
 
 @pytest.mark.usefixtures("first_version")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from medloop_schemas import ConfigurationError
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsError
 
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.health import Health
@@ -59,6 +60,14 @@ def load_settings(settings: type[Settings], overrides: Mapping[str, Any] | None 
         return settings(**chosen)
     except ValidationError as error:
         raise ConfigurationError(_explain(settings, error.errors(include_url=False)[0])) from None
+    except SettingsError as error:
+        raise ConfigurationError(f"{_unread(settings)}: {error}; a list is JSON, such as [1, 2]") from None
+
+
+def _unread(settings: type[BaseSettings]) -> str:
+    """The variables that are set: one of them is no JSON, and pydantic names only its field."""
+    variables = [variable_of(settings, field) for field in settings.model_fields]
+    return ", ".join(name for name in variables if name in os.environ)
 
 
 def variable_of(settings: type[BaseSettings], name: str) -> str:

@@ -78,11 +78,24 @@ def run_service(
     Raises:
         ConfigurationError: a setting is wrong, or doesn't fit the cluster.
     """
-    return asyncio.run(ServiceProcess(name, build, settings, health).run())
+    process = ServiceProcess(name, build, settings, health)
+
+    async def until_stopped() -> int:
+        status = await process.run()
+        if process.unfinished:
+            # asyncio would wait for the batch's thread, however long that takes.
+            sys.stdout.flush()
+            os._exit(status)
+        return status
+
+    return asyncio.run(until_stopped())
 
 
 class ServiceProcess:
-    """One service at work in this process; arguments as of `run_service`."""
+    """One service at work in this process; arguments as of `run_service`.
+
+    `unfinished` is whether it was stopped with a batch in work that did not end in time.
+    """
 
     def __init__(
         self,
@@ -98,6 +111,7 @@ class ServiceProcess:
         self._metrics = Metrics(name)
         self._endpoint = Endpoint(name, self._health, self._metrics)
         self._stop = asyncio.Event()
+        self.unfinished = False
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -128,6 +142,7 @@ class ServiceProcess:
         stopping.cancel()
         if not work.done():
             # Not committed, so the next start does it again; waiting longer would not finish it either.
+            self.unfinished = True
             log.warning("the batch in work was not finished in time and will be done again")
             work.cancel()
             await asyncio.wait({work}, timeout=self._settings.drain_s)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MOST_PORT = 65_535
 
 
 class BusSettings(BaseSettings):
@@ -87,6 +89,14 @@ class BusSettings(BaseSettings):
     def signs_in(self) -> bool:
         """Whether the cluster wants a user name and a password."""
         return self.kafka_security.startswith("SASL_")
+
+    @field_validator("kafka")
+    @classmethod
+    def _ports(cls, servers: str) -> str:
+        for server in servers.split(","):
+            if int(server.rpartition(":")[2]) > MOST_PORT:
+                raise ValueError(f"{server}: a port is at most {MOST_PORT}")
+        return servers
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

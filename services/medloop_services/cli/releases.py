@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from medloop_schemas import ConfigurationError, InvalidEvent, Order, TransientError
+from pydantic import ValidationError
 from rich.console import Console
 
 from medloop_services.cli.decisions import decisions
@@ -118,15 +119,20 @@ def rollback(version: Version, reason: Reason, person: Person, site: Site = None
 def _give(order: Order, version: str, reason: str, person: str, site: str | None, wait: float) -> None:
     from medloop_schemas import ReleaseOrdered
 
-    given = ReleaseOrdered(
-        time=datetime.now(UTC),
-        site_id=_site_of(version, site),
-        order_id=uuid.uuid4().hex,
-        order=order,
-        version=version,
-        person=person,
-        reason=reason,
-    )
+    try:
+        given = ReleaseOrdered(
+            time=datetime.now(UTC),
+            site_id=_site_of(version, site),
+            order_id=uuid.uuid4().hex,
+            order=order,
+            version=version,
+            person=person,
+            reason=reason,
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = "--by" if "person" in wrong["loc"] else "--reason"
+        raise ConfigurationError(f"{option}: {wrong['msg']}") from None
     send(given)
     record = _answer(given, wait)
     tell(f"{record.decision} by {record.actor}, record {record.number} of {record.site_id}")

@@ -6,8 +6,6 @@ labels, so that a consumer tells a repeat by the label's sequence number alone.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from medloop_schemas import (
     Event,
     ExampleLabelled,
@@ -28,7 +26,7 @@ def step(
     """Return the device's state after one event, and the examples it completes.
 
     Raises:
-        InvalidEvent: the event is none of the three.
+        InvalidEvent: the event is none of the three, or an image of a device that counts anew.
     """
     match event:
         case ImageAcquired():
@@ -42,7 +40,14 @@ def step(
 
 def _with_image(state: PairingState, image: ImageAcquired, settings: LearnerSettings) -> PairingState:
     if image.sequence <= state.last_image:
-        return state
+        if state.last_image_time is None or image.time <= state.last_image_time:
+            return state
+        raise InvalidEvent(
+            "sequence",
+            "sequence",
+            f"{image.device_id} has counted to {state.last_image} and now says {image.sequence}, at a later "
+            "time: let it go on counting, or give it another device_id",
+        )
     known = state.images.get(image.image_id, PendingImage(sequence=image.sequence))
     pending = known.model_copy(
         update={"study_id": image.study_id, "acquired": image.time, "frame": image.frame}
@@ -120,14 +125,15 @@ def _released(state: PairingState) -> tuple[PairingState, list[ExampleLabelled]]
 def _may_still_come(state: PairingState, label: LabelConfirmed, pending: PendingImage | None) -> bool:
     """A device's images come in order, so one that was overtaken was refused or let go, and never comes."""
     if pending is None:
-        return not _later(state.last_image_time, label.time)
+        # A later label bounds when this one was given, whatever a clock that is ahead has said.
+        given = min(
+            (each.time for each in state.labels.values() if each.sequence > label.sequence),
+            default=label.time,
+        )
+        return state.last_image_time is None or state.last_image_time <= min(given, label.time)
     if pending.frame is None:
         return state.last_image < pending.sequence
     return state.last_prediction < pending.sequence
-
-
-def _later(image: datetime | None, label: datetime) -> bool:
-    return image is not None and image > label
 
 
 def _example(pending: PendingImage, label: LabelConfirmed) -> ExampleLabelled | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medloop_schemas.label import MAX_CLASSES
+from medloop_schemas.label import LONGEST_CLASS_NAME, MAX_CLASSES
 from numpy.typing import NDArray
 
 from medloop_services.replay.errors import DatasetError
@@ -114,7 +114,9 @@ def _class_names(
 ) -> tuple[str, ...]:
     count = 1 + max(int(split.labels.max()) for split in splits)
     if "class_names" in arrays:
-        names = tuple(map(str, arrays["class_names"]))
+        names = tuple(map(str, np.atleast_1d(arrays["class_names"])))
+        if any(not 1 <= len(name) <= LONGEST_CLASS_NAME for name in names):
+            raise DatasetError(f"{path}: each of class_names needs 1 to {LONGEST_CLASS_NAME} characters")
         if len(names) < count:
             raise DatasetError(
                 f"{path}: class_names has {len(names)} names, the labels need {count}; add the missing ones"

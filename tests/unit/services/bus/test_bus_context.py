@@ -45,3 +45,25 @@ def test_a_bad_value_names_variable_value_and_range(tmp_path: Path, monkeypatch:
 def test_bootstrap_servers_are_checked_before_joining(servers: str) -> None:
     with pytest.raises(ConfigurationError, match="MEDLOOP_KAFKA"):
         load_settings(BusSettings, {"MEDLOOP_KAFKA": servers})
+
+
+class ListSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="MEDLOOP_TOY_")
+
+    detectors: tuple[str, ...] = ("cusum",)
+
+
+def test_a_list_that_is_no_json_names_its_variable_and_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDLOOP_TOY_DETECTORS", "cusum,mmd")
+    with pytest.raises(ConfigurationError, match=r"MEDLOOP_TOY_DETECTORS: .* a list is JSON"):
+        context(tmp_path).load(ListSettings)
+    monkeypatch.setenv("MEDLOOP_TOY_DETECTORS", '["cusum", "mmd"]')
+    assert context(tmp_path).load(ListSettings).detectors == ("cusum", "mmd")
+
+
+def test_a_port_that_there_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDLOOP_KAFKA", "kafka:9092,kafka:99092")
+    with pytest.raises(ConfigurationError, match="kafka:99092: a port is at most 65535"):
+        load_settings(BusSettings)

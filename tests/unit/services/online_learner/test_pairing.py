@@ -209,3 +209,26 @@ def test_nothing_is_learned_from_an_image_of_a_broken_device() -> None:
     state, examples = run([image(0), withheld, label(0, of=0), image(1), prediction(1), label(1, of=1)])
     assert [example.image_id for example in examples] == ["image-1"]
     assert state.unmatched == 1
+
+
+def test_a_device_that_counts_anew_is_told() -> None:
+    """A swapped scanner starts at 0 again: passed for repeats, its images would never be learned from."""
+    state, _ = run([image(7), prediction(7)])
+    anew = image(0).model_copy(update={"time": at(1000)})
+    with pytest.raises(InvalidEvent, match="has counted to 7 and now says 0") as refused:
+        step(state, anew, SETTINGS)
+    assert refused.value.code == "sequence"
+    assert step(state, image(7), SETTINGS) == (state, [])
+    assert step(state, image(5), SETTINGS) == (state, [])
+
+
+def test_a_label_from_a_clock_that_is_ahead_holds_no_other_up() -> None:
+    ahead = label(0, of=99).model_copy(update={"time": at(60 * 24 * 365)})
+    stream: list[Event] = [ahead]
+    for number in range(40):
+        stream += [image(number), prediction(number)]
+        if number < 6:
+            stream.append(label(number + 1, of=number))
+    state, examples = run(stream)
+    assert [example.image_id for example in examples] == [f"image-{number}" for number in range(6)]
+    assert (state.unmatched, state.labels) == (1, {})

@@ -170,3 +170,11 @@ def test_the_phantoms_other_site_looks_different() -> None:
     ward, elsewhere = train.at_site(0).images / 255, train.at_site(1).images / 255
     assert elsewhere.std() < 0.8 * ward.std()
     assert abs(len(ward) - len(elsewhere)) <= 2
+
+
+@pytest.mark.parametrize(
+    "names", [np.array("normal"), np.array(["a", "", "c"]), np.array(["a", "b", "c" * 65])]
+)
+def test_class_names_that_no_event_can_carry_are_refused(tmp_path: Path, names: NDArray[Any]) -> None:
+    with pytest.raises(DatasetError, match="class_names"):
+        read_dataset(saved(tmp_path, class_names=names))
