@@ -17,7 +17,6 @@ from medloop_model.training.adam import AdamW
 from medloop_model.training.flat import views
 from medloop_model.training.learner_state import LearnerState
 from medloop_model.training.plan import TrainingPlan
-from medloop_model.training.rounded_products import rounded_products
 
 
 class Workbench:
@@ -61,8 +60,7 @@ class Workbench:
     def descend(self, loss: Tensor) -> float:
         """Take one optimiser step; return the loss, or not a number where there is no finite way down."""
         self._optimiser.zero_gradients()
-        with rounded_products():
-            loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         found = loss.item()
         risen = min(1.0, (self._optimiser.steps + 1) / max(self.plan.warm_up_steps, 1))
         if not (math.isfinite(found) and self._optimiser.step(self.plan.learning_rate * risen)):
