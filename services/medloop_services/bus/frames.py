@@ -39,8 +39,8 @@ def pixels_of(frame: Frame, files: FileStore) -> NDArray[np.uint8]:
         uint8 (H, W) for one channel, (H, W, 3) for three; read-only.
 
     Raises:
-        InvalidEvent: the bytes are not what the frame says they are, or lie elsewhere and can't be had now.
-        TransientError: the frame is in the store, and that is away.
+        InvalidEvent: the bytes are not what the frame says they are.
+        TransientError: the store of a referenced frame is away.
     """
     content = frame.pixels() if frame.data is not None else _fetched(frame, files)
     shape = (
@@ -54,13 +54,25 @@ def pixels_of(frame: Frame, files: FileStore) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
+def pixels_on_arrival(frame: Frame, files: FileStore) -> NDArray[np.uint8]:
+    """As `pixels_of`, for who meets a frame first: nothing is waited for but the artifact store.
+
+    Whoever writes an event chooses its url, and nobody else's images are to wait for that host. Later on the
+    frame is known to have been there.
+
+    Raises:
+        InvalidEvent: also, the frame is not in the artifact store and can't be had now.
+        TransientError: it is in the artifact store, and that is away.
+    """
+    try:
+        return pixels_of(frame, files)
+    except StoreAway as away:
+        if files.holds(str(frame.url)):
+            raise
+        raise InvalidEvent("reference", "frame.url", f"{away}; replay this when it can be had") from away
+
+
 def _fetched(frame: Frame, files: FileStore) -> bytes:
     size = frame.height * frame.width * frame.channels
     artifact = Artifact(url=str(frame.url), sha256=str(frame.sha256), size=size)
-    try:
-        return files.fetch(artifact).read_bytes()
-    except StoreAway as away:
-        if files.holds(artifact.url):
-            raise
-        # Whoever writes an event chooses its url: nobody else's images wait for that host.
-        raise InvalidEvent("reference", "frame.url", f"{away}; replay this when it can be had") from away
+    return files.fetch(artifact).read_bytes()

@@ -8,7 +8,7 @@ from functools import partial
 from medloop_schemas import Event, ImageAcquired, PredictionMade, StatsMeasured
 
 from medloop_services.bus.context import Context
-from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.frames import pixels_on_arrival
 from medloop_services.bus.processor import KeyedProcessor, Service
 from medloop_services.feature_stats.join import step
 from medloop_services.feature_stats.settings import FeatureStatsSettings
@@ -18,7 +18,7 @@ from medloop_services.feature_stats.state import JoinState
 def build(context: Context) -> Service:
     """Return the service: one processor, keyed by device."""
     settings = context.load(FeatureStatsSettings)
-    pixels = partial(pixels_of, files=context.artifacts)
+    pixels = partial(pixels_on_arrival, files=context.artifacts)
 
     def join(state: JoinState, event: Event) -> tuple[JoinState, Sequence[Event]]:
         return step(state, event, settings, pixels)

@@ -11,7 +11,7 @@ from medloop_schemas import DriftDiagnosed, ImageAcquired, PredictionMade, Relea
 from medloop_services.bus.artifacts import ArtifactStore
 from medloop_services.bus.catalog import ReleaseCatalog
 from medloop_services.bus.context import Context
-from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.frames import pixels_on_arrival
 from medloop_services.bus.health import Health
 from medloop_services.bus.processor import Follower, MapProcessor, Service
 from medloop_services.inference.account import Account
@@ -35,7 +35,7 @@ def build(context: Context) -> Service:
             release_of=catalog.release_of,
             capacity=settings.models_kept,
         ),
-        pixels_of=partial(pixels_of, files=context.artifacts),
+        pixels_of=partial(pixels_on_arrival, files=context.artifacts),
         batch_images=settings.batch_images,
         account=Account(context.health),
         withholding=withholding,

@@ -32,7 +32,7 @@ from medloop_schemas import ExampleLabelled, InvalidEvent, RoundClosed, UpdateSu
 from numpy.typing import NDArray
 
 from medloop_services.bus.artifacts import ArtifactStore
-from medloop_services.bus.frames import pixels_of
+from medloop_services.bus.frames import pixels_of, pixels_on_arrival
 from medloop_services.online_learner.checkpoints import Checkpoints
 from medloop_services.online_learner.examples import Material, class_indices, classes_of
 from medloop_services.online_learner.learning import Trained, Update
@@ -103,7 +103,7 @@ class StreamingTrainer:
 
     def check(self, example: ExampleLabelled) -> None:
         """Raise InvalidEvent if the example's pixels can't be read, TransientError if not now."""
-        pixels_of(example.frame, self.artifacts)
+        pixels_on_arrival(example.frame, self.artifacts)
 
     def open(self, adaptation: Adaptation, examples: Material) -> None:
         """Raise InvalidEvent if the base model is broken, TransientError if it can't be fetched now."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from medloop_schemas import Frame, InvalidEvent
 from medloop_services.bus.artifacts import ArtifactStore, StoreAway
-from medloop_services.bus.frames import frame_of, pixels_of
+from medloop_services.bus.frames import frame_of, pixels_of, pixels_on_arrival
 
 
 @pytest.fixture
@@ -59,13 +59,14 @@ def test_padded_base64_can_be_short_of_a_byte(files: ArtifactStore) -> None:
     assert refused.value.code == "size"
 
 
-def test_only_the_stores_own_frames_are_waited_for(files: ArtifactStore, tmp_path: Path) -> None:
+def test_on_arrival_only_the_stores_own_frames_are_waited_for(files: ArtifactStore, tmp_path: Path) -> None:
     """Whoever writes an event chooses its url: one image must not hold up all others."""
     digest = hashlib.sha256(b"abcdef").hexdigest()
     elsewhere = Frame(height=2, width=3, url=f"file://{tmp_path}/no/such/folder/frame.raw", sha256=digest)
     with pytest.raises(InvalidEvent, match="replay this when it can be had") as refused:
-        pixels_of(elsewhere, files)
+        pixels_on_arrival(elsewhere, files)
     assert (refused.value.code, refused.value.field) == ("reference", "frame.url")
     own = Frame(height=2, width=3, url=f"file://{tmp_path}/store/no/such/folder/frame.raw", sha256=digest)
-    with pytest.raises(StoreAway):
-        pixels_of(own, files)
+    for frame, pixels in ((own, pixels_on_arrival), (own, pixels_of), (elsewhere, pixels_of)):
+        with pytest.raises(StoreAway):
+            pixels(frame, files)
