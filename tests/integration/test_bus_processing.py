@@ -109,6 +109,11 @@ def tallying(name: str) -> Service:
     return Service(name, (replace(tally.PROCESSOR, name=name),))
 
 
+def hosted(name: str, host: str) -> AnyService:
+    """The tally by either of the two hosts: the loop on aiokafka, or Faust."""
+    return FaustService(name, replace(tally.PROCESSOR, name=name)) if host == "faust" else tallying(name)
+
+
 def records(images: Sequence[Event]) -> list[Outgoing]:
     return [outgoing(image, "/test") for image in images]
 
@@ -167,11 +172,8 @@ async def test_what_is_in_the_state_is_skipped_when_it_comes_again(
 async def test_a_bad_event_goes_to_the_dead_letters_and_the_stream_goes_on(
     settings: BusSettings, sender: Sender, name: str, host: str
 ) -> None:
-    service: AnyService = tallying(name)
-    if host == "faust":
-        service = FaustService(name, replace(tally.PROCESSOR, name=name))
     key = name.encode()
-    async with running(service, settings):
+    async with running(hosted(name, host), settings):
         await sender.deliver(
             [
                 *records([tally.image(name, 0)]),
@@ -215,13 +217,10 @@ async def test_a_record_on_a_wrong_partition_is_refused_and_replayed_to_its_own(
     settings: BusSettings, sender: Sender, name: str, host: str
 ) -> None:
     """As a client of librdkafka sends it, whose own hash of keys is another."""
-    service: AnyService = tallying(name)
-    if host == "faust":
-        service = FaustService(name, replace(tally.PROCESSOR, name=name))
     (record,) = records([tally.image(name, 0)])
     assert record.key is not None
     elsewhere = (partition_of(record.key, topic_of(ImageAcquired).partitions) + 1) % 4
-    async with running(service, settings):
+    async with running(hosted(name, host), settings):
         await sender.deliver([replace(record, partition=elsewhere)])
         async with asyncio.timeout(30):
             while not (mine := await _letters(settings, name)):
