@@ -32,6 +32,8 @@ SERVICES = (
 """In the order of starting: the publisher releases the first model that the others wait for."""
 
 STATE_FILE = "stack.json"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Names this start of the machine."""
 STOP_PATIENCE_S = 30.0
 HOST = "127.0.0.1"
 LOG_TAIL_LINES = 5
@@ -282,11 +284,8 @@ def read_state(folder: Path) -> StackState | None:
 
 def began(pid: int) -> str:
     """When a process began, and since which start of the machine; empty where /proc does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
-    except OSError:
-        return ""
+    fields = _stat(pid)
+    return f"{BOOT.read_text().strip()}/{fields[19]}" if fields else ""
 
 
 async def service_statuses(state: StackState) -> list[ServiceStatus]:
@@ -342,9 +341,16 @@ def _runs(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    status = Path(f"/proc/{pid}/stat")
     # A zombie is a process that has ended and that nobody has waited for.
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+    return _stat(pid)[:1] != ["Z"]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the process's state on; none where there is no such file."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _start(name: str, environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
